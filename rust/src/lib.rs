@@ -1,0 +1,10 @@
+//! The native data plane of barrel_p2p: this file only registers what Python sees.
+
+mod py;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    py::register(module)
+}

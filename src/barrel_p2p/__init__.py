@@ -1,0 +1,1 @@
+"""Erlang distribution for Python."""

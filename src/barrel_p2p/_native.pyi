@@ -1,0 +1,1 @@
+"""What the Rust extension offers; compared with the built module by mypy.stubtest."""

@@ -1,0 +1,1 @@
+"""The ``barrel`` command, a client of the public API."""

@@ -1,0 +1,114 @@
+"""Every error that users of barrel_p2p can meet.
+
+An error answers three questions: whose fault it is (the class), what is known (the message and its fields), and what to
+do next (the message). ``ExitReason`` errors carry the Erlang term that an Erlang developer would see as exit reason.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BarrelError(Exception):
+    """Base class of all errors raised by barrel_p2p."""
+
+
+# --- the caller's fault -------------------------------------------------------------------------------------------------
+
+
+class ConfigError(BarrelError):
+    """An option, a name or a path given to ``Node`` can't be used; the message says which and why."""
+
+
+class NotInProcess(BarrelError):
+    """A function that needs a current process or node was called outside of one."""
+
+
+class EncodeError(BarrelError, ValueError):
+    """A value has no exact form as an Erlang term. Nothing was written."""
+
+
+class NameTaken(BarrelError):
+    """``register`` found the name in use, or the process already has a name, or the pid is not a live local one."""
+
+
+# --- the peer's fault ---------------------------------------------------------------------------------------------------
+
+
+class DecodeError(BarrelError, ValueError):
+    """Bytes are no valid external term, or exceed a limit of the decoder; the message says which and at what offset."""
+
+
+class ProtocolError(BarrelError):
+    """A peer broke a protocol rule. Its connection is closed; everything else goes on."""
+
+
+class AuthError(ProtocolError):
+    """The Ed25519 exchange failed. ``reason`` is a short word such as ``key_mismatch``; ``peer`` the claimed name."""
+
+    def __init__(self, reason: str, message: str, peer: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.peer = peer
+
+
+class HandshakeError(ProtocolError):
+    """The distribution handshake failed. ``reason`` is a short word such as ``bad_cookie``."""
+
+    def __init__(self, reason: str, message: str, peer: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.peer = peer
+
+
+# --- what happened to a process, a call or a node -----------------------------------------------------------------------
+
+
+class ExitReason(BarrelError):
+    """A process ended, or ends when this is raised inside it: ``reason`` is the Erlang exit reason."""
+
+    def __init__(self, reason: Any, message: str | None = None) -> None:
+        super().__init__(message if message is not None else f"exit: {reason!r}")
+        self.reason = reason
+
+
+class Exit(ExitReason):
+    """Raised by ``exit(reason)`` in the process that ends itself; a normal way to stop with a reason."""
+
+
+class CallError(ExitReason):
+    """A call did not get its answer; subclasses say why. ``reason`` is what ``gen_server:call`` would exit with."""
+
+
+class NoProc(CallError):
+    """The called process does not exist (any more)."""
+
+
+class NodeDown(CallError):
+    """The node of the called process is not reachable, or the connection to it was lost during the call."""
+
+
+class CallTimeout(CallError, TimeoutError):
+    """No answer within the timeout. A late answer is dropped, it never reaches the caller."""
+
+
+class NotConnected(BarrelError):
+    """There is no connection to the node, and none could be made; the message says what was tried."""
+
+
+class ChannelOverflow(BarrelError):
+    """More was sent to a busy node without an await point than the hard limit allows; the channel was closed."""
+
+
+class RemoteError(BarrelError):
+    """A remote function raised: ``kind`` is error, exit or throw, ``reason`` the Erlang term, ``stack`` what came with it."""
+
+    def __init__(self, kind: str, reason: Any, stack: Any = None) -> None:
+        super().__init__(f"{kind}: {reason!r}")
+        self.kind = kind
+        self.reason = reason
+        self.stack = stack
+
+
+class InternalError(BarrelError):
+    """A bug in barrel_p2p itself. Please report it with the traceback."""

@@ -1,0 +1,1 @@
+"""Moves bytes between nodes: the QUIC and TCP carriers, certificates, discovery."""

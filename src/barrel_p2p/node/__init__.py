@@ -1,0 +1,1 @@
+"""The driver: runs the machines over net and disk and delivers to processes."""

@@ -1,0 +1,1 @@
+"""Processes, mailboxes, links, monitors, gen_server, supervisor, timers: one node, no network."""

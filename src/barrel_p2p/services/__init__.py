@@ -1,0 +1,1 @@
+"""What users came for: rpc, registry, maps, streams, ..."""

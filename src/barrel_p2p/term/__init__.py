@@ -1,0 +1,1 @@
+"""Erlang terms and the external term format: bytes <-> values."""

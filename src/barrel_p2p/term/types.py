@@ -1,0 +1,195 @@
+"""The Python values of Erlang's own types.
+
+Erlang has more types than Python: atoms, pids, ports, references, bit strings, improper lists, exports and funs. Each
+has one small immutable class here; everything else is a plain Python value (the table stands in ``docs/reference/terms.md``).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+
+class Atom(str):
+    """An Erlang atom: a name that stands for itself.
+
+    ``Atom("ok") == "ok"`` holds, so patterns stay readable; on the wire an ``Atom`` is an atom and a ``str`` a binary.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Atom({str.__repr__(self)})"
+
+
+class Pid:
+    """The address of a process: ``node`` names the node it lives on.
+
+    ``id``, ``serial`` and ``creation`` are the numbers of the external term format (32 bits each).
+    """
+
+    __slots__ = ("_etf", "creation", "id", "node", "serial")
+
+    def __init__(self, node: Atom, id: int, serial: int, creation: int) -> None:
+        self.node: Final = node
+        self.id: Final = id
+        self.serial: Final = serial
+        self.creation: Final = creation
+        self._etf: bytes | None = None  # the codec's own cache of the encoded form
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Pid):
+            return NotImplemented
+        return (
+            self.id == other.id
+            and self.serial == other.serial
+            and self.creation == other.creation
+            and self.node == other.node
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.serial, self.creation, self.node))
+
+    def __repr__(self) -> str:
+        return f"<{self.node}.{self.id}.{self.serial}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Pid, (self.node, self.id, self.serial, self.creation))
+
+
+class Port:
+    """An Erlang port, only ever received from Erlang nodes."""
+
+    __slots__ = ("creation", "id", "node")
+
+    def __init__(self, node: Atom, id: int, creation: int) -> None:
+        self.node: Final = node
+        self.id: Final = id
+        self.creation: Final = creation
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Port):
+            return NotImplemented
+        return (self.node, self.id, self.creation) == (other.node, other.id, other.creation)
+
+    def __hash__(self) -> int:
+        return hash((self.node, self.id, self.creation, "port"))
+
+    def __repr__(self) -> str:
+        return f"#Port<{self.node}.{self.id}>"
+
+
+class Reference:
+    """A unique value of a node: ``ids`` are its one to five 32-bit words, most significant last as on the wire."""
+
+    __slots__ = ("creation", "ids", "node")
+
+    def __init__(self, node: Atom, creation: int, ids: tuple[int, ...]) -> None:
+        self.node: Final = node
+        self.creation: Final = creation
+        self.ids: Final = ids
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Reference):
+            return NotImplemented
+        return self.ids == other.ids and self.creation == other.creation and self.node == other.node
+
+    def __hash__(self) -> int:
+        return hash((self.ids, self.creation, self.node))
+
+    def __repr__(self) -> str:
+        return f"#Ref<{self.node}.{'.'.join(map(str, reversed(self.ids)))}>"
+
+
+class BitString:
+    """A bit string whose length is no multiple of 8: ``bits`` (1 to 7) counts the used high bits of the last byte."""
+
+    __slots__ = ("bits", "data")
+
+    def __init__(self, data: bytes, bits: int) -> None:
+        if not data or not 1 <= bits <= 7:
+            raise ValueError("a BitString needs at least one byte and 1 to 7 bits used in its last byte")
+        self.data: Final = data[:-1] + bytes([data[-1] & (0xFF00 >> bits) & 0xFF])
+        self.bits: Final = bits
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BitString):
+            return NotImplemented
+        return self.bits == other.bits and self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash((self.data, self.bits))
+
+    def __repr__(self) -> str:
+        return f"BitString({self.data!r}, {self.bits})"
+
+
+class ImproperList:
+    """A list whose tail is no list, such as ``[alias|Ref]``: ``elements`` is not empty, ``tail`` is no list."""
+
+    __slots__ = ("elements", "tail")
+
+    def __init__(self, elements: tuple[Any, ...], tail: Any) -> None:
+        if not elements or isinstance(tail, list):
+            raise ValueError("an ImproperList needs an element and a tail that is no list")
+        self.elements: Final = tuple(elements)
+        self.tail: Final = tail
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ImproperList):
+            return NotImplemented
+        return self.elements == other.elements and self.tail == other.tail
+
+    def __hash__(self) -> int:
+        return hash((self.elements, self.tail))
+
+    def __repr__(self) -> str:
+        return f"ImproperList({self.elements!r}, {self.tail!r})"
+
+
+class Export:
+    """``fun Module:Function/Arity``."""
+
+    __slots__ = ("arity", "function", "module")
+
+    def __init__(self, module: Atom, function: Atom, arity: int) -> None:
+        self.module: Final = module
+        self.function: Final = function
+        self.arity: Final = arity
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Export):
+            return NotImplemented
+        return (self.module, self.function, self.arity) == (other.module, other.function, other.arity)
+
+    def __hash__(self) -> int:
+        return hash((self.module, self.function, self.arity))
+
+    def __repr__(self) -> str:
+        return f"fun {self.module}:{self.function}/{self.arity}"
+
+
+class Fun:
+    """A closure of an Erlang node, opaque: it can be held, compared and sent back, never run. ``data`` is its encoding."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data: Final = data
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fun):
+            return NotImplemented
+        return self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash((self.data, "fun"))
+
+    def __repr__(self) -> str:
+        return f"#Fun<{len(self.data)} bytes>"
+
+
+__all__ = ["Atom", "BitString", "Export", "Fun", "ImproperList", "Pid", "Port", "Reference"]

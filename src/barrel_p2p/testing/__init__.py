@@ -1,0 +1,1 @@
+"""Public test support: virtual time, simulated network, checkers, pytest plugin."""
