@@ -1,0 +1,470 @@
+"""Ed25519 authentication: who is at the other end of this TLS connection, before any Erlang byte.
+
+Each side sends a HELLO (name and public key) and a CHALLENGE (nonce and wall clock), and signs the other's challenge
+together with its own key and the channel binding, the SHA-256 of the acceptor's TLS certificate. A signature is thus
+worth nothing on another connection. The acceptor closes the exchange with OK; only then may the dialer write elsewhere.
+
+::
+
+    dialer                          acceptor
+    HELLO            ->
+                     <-             HELLO, CHALLENGE         (or FAIL; or OK alone for a cookie-only peer)
+    CHALLENGE, RESPONSE ->
+                     <-             RESPONSE, OK             (or FAIL)
+
+Legal moves are the tables ``_MOVES`` of the two classes. The exchange is upstream's, byte for byte; we depart from it in:
+
+* The name in HELLO must be the dialled one (upstream: any name). The driver holds it against the name in the dist
+  handshake as well. Without this the owner of any accepted key could take any name.
+* A peer that claims our own name or presents our own public key is refused: the acceptor answers challenges before it
+  has seen a valid signature, so a stranger could feed it its own challenge and hand the answer back as proof.
+* Every refusal of the acceptor is told in a FAIL (upstream tells three and closes without a word on the others).
+* The pin is checked again at the end, so that two first meetings at once can't both win.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from barrel_p2p.proto.auth_frames import (
+    BINDING_SIZE,
+    KEY_SIZE,
+    MAX_BODY,
+    NONCE_SIZE,
+    Bad,
+    Challenge,
+    Fail,
+    Frame,
+    Hello,
+    Ok,
+    Response,
+    decode,
+    encode,
+    signed_text,
+)
+from barrel_p2p.proto.identity import PinVerdict, fingerprint
+from barrel_p2p.proto.machine import NEED_DATA, Failed, NeedData
+from barrel_p2p.proto.names import matches_any
+from barrel_p2p.term.types import Atom
+
+
+@dataclass(frozen=True, slots=True)
+class AuthConfig:
+    """What a node brings into every exchange.
+
+    Args:
+        name: our node name.
+        sign: signs bytes with our Ed25519 key; called once per exchange.
+        public_key: our 32-byte public key.
+        window_ms: how long, in ms, the peer may take to sign our challenge; its clock may be off by twice that
+            (30000: upstream's ``auth_timestamp_window``).
+        timeout: seconds for the whole exchange (10: upstream's ``auth_handshake_timeout``).
+        cookie_only: patterns of nodes that need no key, only the cookie (see ``names.validate_node_pattern``).
+    """
+
+    name: Atom
+    sign: Callable[[bytes], bytes]
+    public_key: bytes
+    window_ms: int = 30000
+    timeout: float = 10.0
+    cookie_only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """The peer is who it says. ``public_key`` is None for a cookie-only peer, of which nothing was proven.
+
+    ``first_contact`` is True when no key was pinned for it: the driver pins ``public_key`` once the cookie was right too.
+    """
+
+    peer: Atom
+    public_key: bytes | None
+    first_contact: bool = False
+
+
+class _State(Enum):
+    WAIT_HELLO = "its HELLO"
+    WAIT_CHALLENGE = "its CHALLENGE"
+    WAIT_RESPONSE = "its RESPONSE"
+    WAIT_OK = "its OK"
+    OVER = "nothing"
+
+
+_Moves = dict[
+    _State, dict[type[Frame], str]
+]  # state -> the frames that may come now -> the method that takes each
+
+
+class _Exchange:
+    """Framing, deadline and the steps that both roles share. Time, nonce and pins come from outside."""
+
+    _MOVES: ClassVar[_Moves] = {}
+
+    def __init__(
+        self,
+        config: AuthConfig,
+        *,
+        binding: bytes,
+        nonce: bytes,
+        now: float,
+        check_pin: Callable[[Atom, bytes], PinVerdict],
+    ) -> None:
+        if len(binding) != BINDING_SIZE or len(nonce) != NONCE_SIZE or len(config.public_key) != KEY_SIZE:
+            raise ValueError("binding, nonce and public key have 32 bytes each")
+        self.peer: Atom | None = None  # the name claimed so far, for the log
+        self.deadline: float = now + config.timeout
+        self._config = config
+        self._binding = binding
+        self._nonce = nonce
+        self._check_pin = check_pin
+        self._state = _State.WAIT_HELLO
+        self._heard = False
+        self._in = bytearray()
+        self._out = bytearray()
+        self._events: deque[Authenticated | Failed] = deque()
+        self._peer_key = b""
+        self._challenge: Challenge | None = None  # ours, once sent
+        self._challenged_at = 0.0
+
+    # --- the public face --------------------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes, *, now: float, wall_ms: int) -> None:
+        """Take bytes of the peer's auth stream: ``now`` in monotonic seconds, ``wall_ms`` in ms since 1970."""
+        self.tick(now)
+        self._in += data
+        self._heard = self._heard or bool(data)
+        while self._state is not _State.OVER and len(self._in) >= 2:
+            size = int.from_bytes(self._in[:2], "big")
+            if not 0 < size <= MAX_BODY:
+                self._fail("malformed", f"{self._who} announced a message of {size} bytes ({_NOT_BARREL}).")
+                break
+            if len(self._in) < 2 + size:
+                break
+            body = bytes(self._in[2 : 2 + size])
+            del self._in[: 2 + size]
+            self._step(decode(body), now, wall_ms)
+        if self._state is _State.OVER:
+            self._in.clear()  # whatever follows is not ours to keep
+
+    def data_to_send(self) -> bytes:
+        """The bytes for our auth stream, once: a second call returns only what came since."""
+        data = bytes(self._out)
+        self._out.clear()
+        return data
+
+    def next_event(self) -> NeedData | Authenticated | Failed:
+        """What happened next, or ``NeedData``."""
+        return self._events.popleft() if self._events else NEED_DATA
+
+    def tick(self, now: float) -> None:
+        """Fail if the deadline has passed; call it at ``deadline`` and as often as you like before."""
+        if self._state is not _State.OVER and now > self.deadline:
+            hint = "" if self._heard else f" It sent nothing at all: {_NOT_BARREL}."
+            self._fail(
+                "timeout",
+                f"{self._who} did not authenticate within {self._config.timeout:g} s, "
+                f"we waited for {self._state.value}.{hint} Nothing was stored; it may be tried again.",
+            )
+
+    def connection_lost(self, why: str = "") -> None:
+        """Tell the machine that the connection is gone. Upstream closes without a word on most refusals."""
+        if self._state is not _State.OVER:
+            self._out.clear()
+            detail = f" ({why})" if why else ""
+            self._end(
+                Failed(
+                    "closed",
+                    f"{self._who} closed the connection{detail} while we waited for {self._state.value}. "
+                    "It gave no reason; its log has it. Usual ones: its clock and ours differ by more than a minute, "
+                    f"it has another key pinned for {self._config.name}, or it trusts listed keys only.",
+                )
+            )
+
+    # --- shared steps -----------------------------------------------------------------------------------------------
+
+    def _step(self, frame: Frame | Bad, now: float, wall_ms: int) -> None:
+        if isinstance(frame, Bad):
+            fault = {
+                "bad_name": "Its name must be name@host.",
+                "unsupported_version": "One of the two nodes must be upgraded.",
+            }.get(frame.reason, "The peer is at fault, or no barrel_p2p node.")
+            self._fail(frame.reason, f"{self._who} sent {frame.detail}. {fault}")
+            return
+        handler = self._MOVES[self._state].get(type(frame))
+        if handler is None:
+            kind = type(frame).__name__.upper()
+            self._fail(
+                "unexpected_message", f"{self._who} sent {kind} while we waited for {self._state.value}."
+            )
+            return
+        getattr(self, handler)(frame, now, wall_ms)
+
+    def _accept_identity(self, hello: Hello) -> bool:
+        """The checks of a HELLO that need no signature; False after a failure."""
+        self._peer_key = hello.public_key
+        if hello.name == self._config.name:
+            self._fail(
+                "own_name",
+                f"A peer presents our own name {hello.name} and the key {fingerprint(hello.public_key)}. "
+                "Either two nodes were started with one name, or this node dials itself.",
+            )
+        elif hello.public_key == self._config.public_key:
+            self._fail(
+                "own_key",
+                f"{hello.name} presents our own public key. Two nodes must not share a key directory: give {hello.name} "
+                "one of its own (or delete node.key and node.pub from the copy).",
+            )
+        else:
+            return self._accept_pin()
+        return False
+
+    def _accept_pin(self) -> bool:
+        assert self.peer is not None
+        verdict = self._check_pin(self.peer, self._peer_key)
+        if verdict in (PinVerdict.ACCEPT, PinVerdict.NEW):
+            return True
+        word, text = _pin_fault(verdict, self.peer, self._peer_key)
+        self._fail(word, text)
+        return False
+
+    def _send_challenge(self, now: float, wall_ms: int) -> None:
+        self._challenge = Challenge(self._nonce, wall_ms)
+        self._challenged_at = now
+        self._send(self._challenge)
+
+    def _answer(self, challenge: Challenge, wall_ms: int) -> bool:
+        """Sign the peer's challenge, if its clock is near enough to ours; False after a failure."""
+        off, allowed = challenge.timestamp - wall_ms, 2 * self._config.window_ms
+        if abs(off) > allowed:
+            self._fail(
+                "clock_skew",
+                f"The clock of {self._who} is {abs(off) / 1000:.1f} s {'ahead of' if off > 0 else 'behind'} ours, "
+                f"{allowed / 1000:g} s are allowed. Set both clocks (NTP) and connect again.",
+            )
+            return False
+        own = self._config.public_key
+        text = signed_text(challenge.nonce, challenge.timestamp, own, self._binding)
+        self._send(Response(self._config.sign(text)))
+        return True
+
+    def _verify(self, response: Response, now: float) -> bool:
+        """Hold the peer's signature against our challenge and this TLS channel; False after a failure."""
+        assert self._challenge is not None
+        if (now - self._challenged_at) * 1000 > self._config.window_ms:
+            took = now - self._challenged_at
+            self._fail(
+                "late_response",
+                f"{self._who} took {took:.1f} s to sign our challenge; it may be tried again.",
+            )
+            return False
+        text = signed_text(self._nonce, self._challenge.timestamp, self._peer_key, self._binding)
+        try:
+            Ed25519PublicKey.from_public_bytes(self._peer_key).verify(response.signature, text)
+        except (InvalidSignature, ValueError):
+            self._fail(
+                "signature_invalid",
+                f"{self._who} could not prove that it owns the key {fingerprint(self._peer_key)} on this connection: an "
+                "impostor, a relay in between, or a peer that changed its TLS certificate without a restart.",
+            )
+            return False
+        return True
+
+    def _authenticated(self) -> None:
+        """Check the pin once more (another connection may have set it meanwhile) and be done."""
+        assert self.peer is not None
+        first = self._check_pin(self.peer, self._peer_key) == PinVerdict.NEW
+        self._end(Authenticated(self.peer, self._peer_key, first))
+
+    def _send(self, frame: Frame) -> None:
+        self._out += encode(frame)
+
+    def _fail(self, reason: str, message: str) -> None:
+        self._end(Failed(reason, message))
+
+    def _end(self, event: Authenticated | Failed) -> None:
+        self._state = _State.OVER
+        self._events.append(event)
+
+    @property
+    def _who(self) -> str:
+        return str(self.peer) if self.peer is not None else "The peer"
+
+
+class AuthDialer(_Exchange):
+    """Our side of the exchange on a connection that we opened to ``peer``.
+
+    Args:
+        config: see ``AuthConfig``.
+        peer: the node that we dialled; nobody else is accepted.
+        binding: SHA-256 of the DER certificate that the acceptor showed (its signature must have been checked by TLS).
+        nonce: 32 fresh random bytes.
+        now: monotonic seconds. ``wall_ms``: ms since 1970.
+        check_pin: the trust store's verdict on (name, public key).
+    """
+
+    _MOVES: ClassVar[_Moves] = {
+        _State.WAIT_HELLO: {Hello: "_on_hello", Ok: "_on_early_ok", Fail: "_on_fail"},
+        _State.WAIT_CHALLENGE: {Challenge: "_on_challenge", Fail: "_on_fail"},
+        _State.WAIT_RESPONSE: {Response: "_on_response", Fail: "_on_fail"},
+        _State.WAIT_OK: {Ok: "_on_ok", Fail: "_on_fail"},
+    }
+
+    def __init__(
+        self,
+        config: AuthConfig,
+        *,
+        peer: Atom,
+        binding: bytes,
+        nonce: bytes,
+        now: float,
+        wall_ms: int,
+        check_pin: Callable[[Atom, bytes], PinVerdict],
+    ) -> None:
+        super().__init__(config, binding=binding, nonce=nonce, now=now, check_pin=check_pin)
+        self.peer: Atom = peer
+        self._send(Hello(config.name, config.public_key))
+
+    def _on_hello(self, hello: Hello, now: float, wall_ms: int) -> None:
+        if hello.name != self.peer:
+            self._fail(
+                "name_mismatch",
+                f"We dialled {self.peer}, but {hello.name} answered. The address of {self.peer} is wrong or old: "
+                "look at contact_nodes and the discovery directory.",
+            )
+        elif self._accept_identity(hello):
+            self._send_challenge(now, wall_ms)
+            self._state = _State.WAIT_CHALLENGE
+
+    def _on_challenge(self, challenge: Challenge, now: float, wall_ms: int) -> None:
+        if self._answer(challenge, wall_ms):
+            self._state = _State.WAIT_RESPONSE
+
+    def _on_response(self, response: Response, now: float, wall_ms: int) -> None:
+        if self._verify(response, now):
+            self._state = _State.WAIT_OK
+
+    def _on_ok(self, frame: Ok, now: float, wall_ms: int) -> None:
+        if self._accept_pin():
+            self._authenticated()
+
+    def _on_early_ok(self, frame: Ok, now: float, wall_ms: int) -> None:
+        """The acceptor holds us for a cookie-only node; believed only when we say the same of it."""
+        if matches_any(self._config.cookie_only, self.peer):
+            self._end(Authenticated(self.peer, None))
+        else:
+            self._fail(
+                "unexpected_auth_ok",
+                f"{self.peer} wants to skip authentication (it lists {self._config.name} in cookie_only_nodes), but our "
+                f"cookie_only_nodes does not list {self.peer}. Change one of the two lists.",
+            )
+
+    def _on_fail(self, frame: Fail, now: float, wall_ms: int) -> None:
+        known = _REFUSALS.get(frame.reason)
+        text = known or f"it says {frame.reason[:200]!r}; its log may tell more"
+        mine = f"our name {self._config.name}, our key {fingerprint(self._config.public_key)}"
+        self._fail(
+            f"rejected:{frame.reason}" if known else "rejected", f"{self.peer} refused us: {text} ({mine})."
+        )
+
+
+class AuthAcceptor(_Exchange):
+    """Our side of the exchange on a connection that a peer opened. Arguments as for ``AuthDialer``.
+
+    ``binding`` is the SHA-256 of the DER certificate with which our listener answered this connection.
+    """
+
+    _MOVES: ClassVar[_Moves] = {
+        _State.WAIT_HELLO: {Hello: "_on_hello"},
+        _State.WAIT_CHALLENGE: {Challenge: "_on_challenge"},
+        _State.WAIT_RESPONSE: {Response: "_on_response"},
+    }
+
+    def __init__(
+        self,
+        config: AuthConfig,
+        *,
+        binding: bytes,
+        nonce: bytes,
+        now: float,
+        wall_ms: int,
+        check_pin: Callable[[Atom, bytes], PinVerdict],
+    ) -> None:
+        super().__init__(config, binding=binding, nonce=nonce, now=now, check_pin=check_pin)
+
+    def _on_hello(self, hello: Hello, now: float, wall_ms: int) -> None:
+        self.peer = hello.name
+        if hello.name != self._config.name and matches_any(self._config.cookie_only, hello.name):
+            self._send(Ok())
+            self._end(Authenticated(hello.name, None))
+        elif self._accept_identity(hello):
+            self._send(Hello(self._config.name, self._config.public_key))
+            self._send_challenge(now, wall_ms)
+            self._state = _State.WAIT_CHALLENGE
+
+    def _on_challenge(self, challenge: Challenge, now: float, wall_ms: int) -> None:
+        if self._answer(challenge, wall_ms):
+            self._state = _State.WAIT_RESPONSE
+
+    def _on_response(self, response: Response, now: float, wall_ms: int) -> None:
+        if self._verify(response, now) and self._accept_pin():
+            self._send(Ok())
+            self._authenticated()
+
+    def _fail(self, reason: str, message: str) -> None:
+        self._send(Fail(_WIRE_REASON.get(reason, reason)))
+        super()._fail(reason, message)
+
+
+_NOT_BARREL = "is it a barrel_p2p node, with authentication switched on?"
+
+# A damaged pin is our own trouble, the peer learns only what upstream would tell it.
+_WIRE_REASON = {"pin_damaged": "key_mismatch"}
+
+# What the acceptor's word means for the dialer, and what to do about it.
+_REFUSALS = {
+    "key_mismatch": (
+        "it has another key pinned for our name. If our key really changed, its operator removes the old pin "
+        "(node.keys.unpin(our name), or the file trusted/<our name>.pub); if not, someone else used our name"
+    ),
+    "untrusted_key": "it is in strict mode and has no key pinned for our name; its operator pins ours",
+    "signature_invalid": "our signature did not fit this connection; something between us relays TLS, or a key is wrong",
+    "clock_skew": "our clock and its clock are too far apart; set both (NTP)",
+    "late_response": "our signature came too late; this node or the network is overloaded",
+    "timeout": "the exchange took too long; this node or the network is overloaded",
+    "own_name": "its own name is the same as ours; two nodes were started with one name",
+    "own_key": "it owns the very same key; two nodes must not share a key directory",
+    "bad_name": "it does not take our node name",
+    "unsupported_version": "it speaks another version of the authentication protocol; upgrade one of the two",
+    "malformed": "it could not read our messages; the two versions don't fit",
+    "unexpected_message": "it did not expect our messages in this order; the two versions don't fit",
+}
+
+
+def _pin_fault(verdict: PinVerdict, peer: Atom, key: bytes) -> tuple[str, str]:
+    presented = fingerprint(key)
+    if verdict == PinVerdict.MISMATCH:
+        pinned = fingerprint(verdict.pinned) if verdict.pinned is not None else "another key"
+        return "key_mismatch", (
+            f"{peer} presented the key {presented}, but {pinned} is pinned for it. Somebody uses its name, or it really "
+            f"has a new key; only then remove the old pin with node.keys.unpin({str(peer)!r}) and connect again. "
+            "The pin was not changed."
+        )
+    if verdict == PinVerdict.DAMAGED:
+        return "pin_damaged", (
+            f"The pin file of {peer} is damaged, so its key {presented} can't be checked. Restore trusted/{peer}.pub from "
+            f"a backup, or remove it with node.keys.unpin({str(peer)!r}) if that key is known to be right."
+        )
+    return "untrusted_key", (
+        f"No key is pinned for {peer} and this node does not trust keys at first sight. If {presented} is its key, "
+        f"allow it with node.keys.pin({str(peer)!r}, public_key)."
+    )
+
+
+__all__ = ["AuthAcceptor", "AuthConfig", "AuthDialer", "Authenticated", "Failed", "NeedData", "PinVerdict"]
