@@ -304,8 +304,8 @@ class AuthDialer(_Exchange):
         config: see ``AuthConfig``.
         peer: the node that we dialled; nobody else is accepted.
         binding: SHA-256 of the DER certificate that the acceptor showed (its signature must have been checked by TLS).
-        nonce: 32 fresh random bytes.
-        now: monotonic seconds. ``wall_ms``: ms since 1970.
+        nonce: 32 fresh random bytes. ``now``: monotonic seconds.
+        wall_ms: not needed yet, a HELLO carries no time.
         check_pin: the trust store's verdict on (name, public key).
     """
 
@@ -375,9 +375,13 @@ class AuthDialer(_Exchange):
 
 
 class AuthAcceptor(_Exchange):
-    """Our side of the exchange on a connection that a peer opened. Arguments as for ``AuthDialer``.
+    """Our side of the exchange on a connection that a peer opened.
 
-    ``binding`` is the SHA-256 of the DER certificate with which our listener answered this connection.
+    Args:
+        config: see ``AuthConfig``.
+        binding: SHA-256 of the DER certificate with which our listener answered this connection.
+        nonce: 32 fresh random bytes. ``now``: monotonic seconds.
+        check_pin: the trust store's verdict on (name, public key).
     """
 
     _MOVES: ClassVar[_Moves] = {
@@ -385,18 +389,6 @@ class AuthAcceptor(_Exchange):
         _State.WAIT_CHALLENGE: {Challenge: "_on_challenge"},
         _State.WAIT_RESPONSE: {Response: "_on_response"},
     }
-
-    def __init__(
-        self,
-        config: AuthConfig,
-        *,
-        binding: bytes,
-        nonce: bytes,
-        now: float,
-        wall_ms: int,
-        check_pin: Callable[[Atom, bytes], PinVerdict],
-    ) -> None:
-        super().__init__(config, binding=binding, nonce=nonce, now=now, check_pin=check_pin)
 
     def _on_hello(self, hello: Hello, now: float, wall_ms: int) -> None:
         self.peer = hello.name

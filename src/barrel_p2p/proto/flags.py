@@ -44,6 +44,9 @@ class Flags(IntFlag, boundary=KEEP):
     ALIAS = 1 << 35
     LOCAL_EXT = 1 << 36
     ALTACT_SIG = 1 << 37
+    # Ours, not OTP's: "I am a node of this library". OTP gives out bits from 32 upwards and drops from the negotiation
+    # what it does not know; below bit 59 the set stays a small integer there.
+    PYTHON = 1 << 58
 
 
 # What OTP 25 demands of every peer; the single flag MANDATORY_25_DIGEST may stand for all of them.
@@ -65,8 +68,8 @@ MANDATORY_25 = (
 # know no older form.
 MANDATORY = MANDATORY_25 | Flags.UNLINK_ID | Flags.V4_NC
 
-# What we offer: OTP 27's own set without the atom cache, which we neither write nor read. 0xD07DF5FBD.
-DEFAULT = (
+# OTP 27's own set without the atom cache, which we neither write nor read: 0xD07DF5FBD, what an upstream node sends.
+OTP_27 = (
     MANDATORY
     | Flags.MANDATORY_25_DIGEST
     | Flags.PUBLISHED
@@ -81,6 +84,9 @@ DEFAULT = (
     | Flags.SPAWN
     | Flags.ALIAS
 )
+
+# What we offer.
+DEFAULT = OTP_27 | Flags.PYTHON
 
 # A hidden node: `global` leaves it alone and it is absent from nodes() of the others.
 HIDDEN = DEFAULT & ~Flags.PUBLISHED
@@ -104,4 +110,4 @@ def explain(flags: int) -> list[str]:
 
 _BY_BIT = {flag.value: flag.name for flag in Flags}
 
-__all__ = ["DEFAULT", "HIDDEN", "MANDATORY", "MANDATORY_25", "Flags", "expand", "explain", "missing"]
+__all__ = ["DEFAULT", "HIDDEN", "MANDATORY", "MANDATORY_25", "OTP_27", "Flags", "expand", "explain", "missing"]
