@@ -1,0 +1,55 @@
+# Every target sets up what it needs: the virtual environment .venv, the Python packages, the Rust extension.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+RUST   := $(shell find rust/src -name '*.rs') rust/Cargo.toml rust/Cargo.lock
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format bench bench-quick docs sim fuzz clean erlang
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup: $(VENV)/.built  ## Make .venv and build the extension into it
+
+$(VENV)/.packages: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	    print('\n'.join(p['dependencies'] + p['optional-dependencies']['dev']))" > $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.packages $(RUST)
+	$(BIN)/maturin develop --release --locked --quiet
+	@touch $@
+
+demo: setup  ## Three nodes on this machine, step by step (under 30 s once built)
+	@$(BIN)/python examples/demo/demo.py
+
+test: setup erlang  ## All tests: Python, Rust, real Erlang peers
+	cargo test --release --locked --quiet --manifest-path rust/Cargo.toml
+	$(BIN)/python -m pytest
+
+erlang:  # Debian's Erlang is the real peer of the tests
+	@command -v erl >/dev/null || ./.ci/install-erlang
+
+lint: setup  ## ruff, mypy --strict, stubtest, rustfmt, clippy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest barrel_p2p._native --mypy-config-file pyproject.toml
+	cargo fmt --check --manifest-path rust/Cargo.toml
+	cargo clippy --locked --release --all-targets --manifest-path rust/Cargo.toml -- -D warnings
+
+format: setup  ## Format Python and Rust
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cargo fmt --manifest-path rust/Cargo.toml
+
+bench: setup erlang  ## The whole benchmark beside its rivals; writes benchmarks/results/latest.json
+	$(BIN)/python benchmarks/run.py
+
+bench-quick: setup erlang  ## A short run, compared with the committed results as ratios
+	$(BIN)/python benchmarks/run.py --quick
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) rust/target

@@ -1,0 +1,150 @@
+"""One established distribution channel to a peer.
+
+A channel hands control tuples and messages to its connection and what arrives to the node's dispatcher. It keeps two
+promises: ``send`` never blocks, and memory stays bounded. Above ``send_high_water`` unsent bytes the channel is busy and
+its senders wait at their next await point, as Erlang suspends a sender on a busy port; above ``send_hard_limit``, which
+only senders without any await point reach, the channel is closed with an error that says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from barrel_p2p.errors import ChannelOverflow
+from barrel_p2p.net.quic import NO_MESSAGE, CloseReason, Connection
+from barrel_p2p.process.gate import Gate
+from barrel_p2p.process.process import Process
+from barrel_p2p.term.types import Atom, Pid
+
+log = logging.getLogger("barrel_p2p.channel")
+
+Control = tuple[Any, ...]
+Batch = Sequence[tuple[Control, Any]]
+
+
+class ChannelOwner(Protocol):
+    """What a channel reports to."""
+
+    def received(self, channel: Channel, batch: Batch) -> None: ...
+
+    def channel_closed(self, channel: Channel, reason: CloseReason) -> None: ...
+
+
+class Channel:
+    """The way to one peer while it is up.
+
+    Attributes:
+        name: The peer's node name, authenticated.
+        creation: The incarnation of the peer, from its handshake.
+        flags: What both sides can do (``proto.flags``).
+        gate: Closed while the channel is busy.
+        unlinks: Links being removed: (local pid, remote pid) -> id of the UNLINK_ID not yet acknowledged.
+    """
+
+    __slots__ = (
+        "_hard_limit",
+        "_high_water",
+        "_owner",
+        "connection",
+        "creation",
+        "flags",
+        "gate",
+        "name",
+        "public_key",
+        "received_messages",
+        "sent_messages",
+        "unlinks",
+        "waiting_for",
+    )
+
+    def __init__(
+        self,
+        name: Atom,
+        connection: Connection,
+        owner: ChannelOwner,
+        *,
+        flags: int,
+        creation: int,
+        public_key: bytes | None,
+        high_water: int,
+        hard_limit: int,
+    ) -> None:
+        self.name = name
+        self.connection = connection
+        self.flags = flags
+        self.creation = creation
+        self.public_key = public_key
+        self.gate = Gate()
+        self.unlinks: dict[tuple[Pid, Pid], int] = {}
+        self.waiting_for: set[Process] = set()  # full mailboxes on account of which we stopped reading
+        self.sent_messages = 0
+        self.received_messages = 0
+        self._owner = owner
+        self._high_water = high_water
+        self._hard_limit = hard_limit
+
+    def send(self, sender: Process | None, control: Control, message: Any = NO_MESSAGE) -> None:
+        """Queue one message. Raises EncodeError, before anything is queued, when it has no exact form."""
+        queued = self.connection.send(control, message)
+        self.sent_messages += 1
+        if queued > self._high_water:
+            self._busy(sender, queued)
+
+    def _busy(self, sender: Process | None, queued: int) -> None:
+        if queued > self._hard_limit:
+            text = (
+                f"{queued} bytes wait for {self.name}, more than send_hard_limit={self._hard_limit}: "
+                "the sender never reached an await point; the channel is closed. "
+                "Await now and then while sending (asyncio.sleep(0) is enough), or raise send_hard_limit"
+            )
+            log.error("%s", text)
+            self.close(text)
+            raise ChannelOverflow(text)
+        self.gate.closed = True
+        if sender is not None:
+            sender.suspend(self.gate)
+
+    def close(self, reason: str) -> None:
+        """Close the connection; links and monitors to the peer fire with noconnection."""
+        self.connection.close(0, reason)
+        self.closed(CloseReason("local", 0, reason))
+
+    # --- what the connection reports --------------------------------------------------------------------------------
+
+    def messages(self, batch: Batch) -> None:
+        self.received_messages += len(batch)
+        self._owner.received(self, batch)
+
+    def writable(self) -> None:
+        self.gate.open()
+
+    def stream_data(self, stream: int, data: bytes, fin: bool) -> None:
+        """Late bytes on a handshake stream; nothing after the handshake has a meaning there but ticks."""
+
+    def closed(self, reason: CloseReason) -> None:
+        self.gate.open()
+        for process in self.waiting_for:
+            process.on_room.clear()
+        self.waiting_for.clear()
+        self._owner.channel_closed(self, reason)
+
+    # --- mailboxes that are full ------------------------------------------------------------------------------------
+
+    def wait_for_room(self, process: Process) -> None:
+        """Stop reading from the peer until ``process``, which bounds its mailbox, has room again."""
+        if process in self.waiting_for:
+            return
+        if not self.waiting_for:
+            self.connection.pause()
+        self.waiting_for.add(process)
+        process.on_room.append(self._resume_after(process))
+
+    def _resume_after(self, process: Process) -> Callable[[], None]:
+        def resume() -> None:
+            self.waiting_for.discard(process)
+            if not self.waiting_for:
+                self.connection.resume()
+
+        return resume

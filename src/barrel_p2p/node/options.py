@@ -1,0 +1,124 @@
+"""What a node can be told, each option with its default and where the default comes from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from barrel_p2p.errors import ConfigError
+
+Address = tuple[str, int]
+DEFAULT_COOKIE = "barrel_p2p"  # upstream's default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """The options of ``Node``; every field is a keyword argument of it. Units are in the names, sizes are bytes."""
+
+    proto_dist: Literal["barrel_p2p"] = "barrel_p2p"
+    """The carrier: Erlang distribution over QUIC with Ed25519 authentication."""
+    listen_host: str | None = None
+    """Address to bind. None: the host part of the node's name if that is an IP address, else 0.0.0.0 (upstream's)."""
+    listen_port: int = 0
+    """UDP port to bind, 0 for a free one (upstream's default)."""
+    data_dir: str | Path | None = None
+    """Holds keys, pins and the certificate. None: ``data/<name>`` below the working directory."""
+    discovery_dir: str | Path | None = Path("data/discovery")
+    """Shared directory in which nodes of one host publish their ports (upstream's default); None switches it off."""
+    peers: Mapping[str, Address] = field(default_factory=dict)
+    """Static addresses by node name; the first thing asked when a node is dialled."""
+    cookie: str = DEFAULT_COOKIE
+    """The shared secret of the distribution handshake. Never sent; it comes on top of the Ed25519 keys."""
+    trust_mode: Literal["tofu", "strict"] = "tofu"
+    """``tofu`` pins the key a node shows first, ``strict`` accepts only keys pinned beforehand. A pin never changes in silence."""
+    cookie_only_nodes: tuple[str, ...] = ()
+    """Patterns ``name@host`` (each half may be ``*``) of nodes that may skip the key exchange; refused with the default cookie."""
+    auth_timestamp_window_ms: int = 30_000
+    """Clocks may differ by twice this (upstream's default)."""
+    auth_handshake_timeout_ms: int = 10_000
+    """Limit for the whole key exchange (upstream's default)."""
+    setup_timeout_ms: int = 7_000
+    """Limit for connecting and for each step of the distribution handshake (OTP's ``net_setuptime``)."""
+    net_ticktime_ms: int = 60_000
+    """A peer from which nothing arrives for this long is down (OTP's ``net_ticktime``). Pings leave at a quarter of it."""
+    published: bool = False
+    """Show up in ``nodes()`` of Erlang nodes. Hidden is the safe choice while OTP's ``global`` runs over there."""
+    send_high_water: int = 1 << 20
+    """A channel with more unsent bytes is busy: its senders wait at their next await point (a guess: a few ms of loopback)."""
+    send_hard_limit: int = 256 << 20
+    """A channel with more unsent bytes is closed: its senders never awaited (a guess: far above one large message)."""
+    max_message: int = 128 << 20
+    """Largest message, in encoded bytes, that is sent or accepted (a guess)."""
+    max_unauthenticated: int = 64
+    """Inbound connections that have not yet authenticated; more are refused (a guess)."""
+    none_atom: Literal["undefined", "nil"] = "undefined"
+    """The atom that ``None`` stands for: Erlang's habit or Elixir's."""
+    on_address: Callable[[str, Address], Address] | None = None
+    """Connect-time hook: gets the peer's name and resolved address, returns the address to dial (a relay, say)."""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """Check ``given`` and return it as options. Unknown names raise ConfigError with the nearest known one."""
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; known options: {', '.join(known)}"
+                raise ConfigError(f"Node has no option {name!r}{hint}")
+        options = cls(**given)
+        options._check()
+        return options
+
+    def _check(self) -> None:
+        def require(ok: bool, text: str) -> None:
+            if not ok:
+                raise ConfigError(text)
+
+        require(
+            self.proto_dist == "barrel_p2p", f"proto_dist must be 'barrel_p2p', not {self.proto_dist!r}"
+        )
+        require(
+            self.trust_mode in ("tofu", "strict"),
+            f"trust_mode must be 'tofu' or 'strict', not {self.trust_mode!r}",
+        )
+        require(
+            isinstance(self.listen_port, int) and 0 <= self.listen_port <= 65535,
+            f"listen_port must be a UDP port from 0 to 65535, not {self.listen_port!r}",
+        )
+        require(
+            isinstance(self.cookie, str) and 0 < len(self.cookie) <= 255,
+            "cookie must be a text of 1 to 255 characters",
+        )
+        require(
+            not (self.cookie_only_nodes and self.cookie == DEFAULT_COOKIE),
+            "cookie_only_nodes lets nodes in with the cookie alone, and the cookie is the public default: set cookie=",
+        )
+        for name in (
+            "auth_timestamp_window_ms",
+            "auth_handshake_timeout_ms",
+            "setup_timeout_ms",
+            "net_ticktime_ms",
+            "send_high_water",
+            "send_hard_limit",
+            "max_message",
+            "max_unauthenticated",
+        ):
+            value = getattr(self, name)
+            require(
+                isinstance(value, int) and value > 0, f"{name} must be a whole number above 0, not {value!r}"
+            )
+        require(
+            self.send_high_water < self.send_hard_limit, "send_high_water must be below send_hard_limit"
+        )
+        for name, address in self.peers.items():
+            require(
+                isinstance(address, tuple)
+                and len(address) == 2
+                and isinstance(address[0], str)
+                and isinstance(address[1], int)
+                and 0 < address[1] <= 65535,
+                f"peers[{name!r}] must be (host, port), not {address!r}",
+            )

@@ -1,0 +1,242 @@
+"""Spawning on other nodes, and for other nodes: SPAWN_REQUEST and SPAWN_REPLY of the distribution protocol.
+
+What a peer asks for runs only if it was exported. Erlang's ``erpc`` and ``rpc`` are spawns too, of ``erpc:execute_call``, which
+ends with its result as exit reason; that entry point is served here in front of the exported functions.
+
+An Erlang node sends a spawned process's first signals on other streams than the reply, so an EXIT or DOWN may come first.
+Monitors are therefore recorded when the request leaves, and an EXIT that finds its request open waits for the reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from barrel_p2p.errors import (
+    BarrelError,
+    ConfigError,
+    EncodeError,
+    Exit,
+    ExitReason,
+    NodeDown,
+    ProtocolError,
+    RemoteError,
+)
+from barrel_p2p.net.quic import NO_MESSAGE
+from barrel_p2p.node.channel import Channel, Control
+from barrel_p2p.node.exports import Exports, Undefined, error_term
+from barrel_p2p.node.remote import Route
+from barrel_p2p.process.process import Process
+from barrel_p2p.process.runtime import Runtime
+from barrel_p2p.proto.control import Op
+from barrel_p2p.term.codec import Codec
+from barrel_p2p.term.types import Atom, Pid, Reference
+
+log = logging.getLogger("barrel_p2p.spawn")
+
+MAX_SPAWNED_PER_PEER = 10_000  # live processes that one peer may have started here; a guess
+LINKED = 1  # bits of SPAWN_REPLY's flags
+MONITORED = 2
+
+_NOCONNECTION = Atom("noconnection")
+
+
+@dataclass(slots=True)
+class _Request:
+    """A spawn that another node was asked for."""
+
+    node: Atom
+    owner: Pid
+    future: asyncio.Future[Pid]
+    monitored: bool
+    early_exits: dict[Pid, Any] = field(default_factory=dict)
+
+
+class Spawner:
+    """Both directions of remote spawn for one node."""
+
+    def __init__(
+        self, runtime: Runtime, codec: Codec, exports: Exports, route: Callable[[Atom], Route | None]
+    ) -> None:
+        self._runtime = runtime
+        self._codec = codec
+        self._exports = exports
+        self._route = route
+        self._requests: dict[Reference, _Request] = {}
+        self._spawned: dict[Atom, set[Process]] = {}
+
+    # --- asking another node ----------------------------------------------------------------------------------------
+
+    def request(
+        self,
+        caller: Process | None,
+        node: Atom,
+        function: Any,
+        args: tuple[Any, ...],
+        *,
+        link: bool,
+        monitor: Reference | None,
+        name: Atom | None,
+    ) -> Awaitable[Pid]:
+        """Ask ``node`` to spawn; the future gives the pid. ``function`` is ``"module:function"``, a pair, or a function."""
+        module, function_name = mfa_name(function)
+        options: list[Any] = [Atom("link")] if link else []
+        if monitor is not None:
+            options.append(Atom("monitor"))
+        if name is not None:
+            options.append((Atom("name"), name))
+        ref = monitor or self._runtime.new_reference()
+        owner = caller.pid if caller is not None else self._runtime.pid
+        request = _Request(node, owner, asyncio.get_running_loop().create_future(), monitor is not None)
+        request.future.add_done_callback(lambda future: future.cancelled() or future.exception())
+        route = self._route(node)
+        if route is None:
+            request.future.set_exception(NodeDown((Atom("nodedown"), node), f"{node} is not reachable: this node stops"))
+            return request.future
+        leader = caller.group_leader if caller is not None and caller.group_leader is not None else owner
+        control = (int(Op.SPAWN_REQUEST), ref, owner, leader, (Atom(module), Atom(function_name), len(args)), options)
+        self._requests[ref] = request
+        try:
+            route.send(caller, control, list(args))
+        except BarrelError:
+            del self._requests[ref]
+            raise
+        return request.future
+
+    def reply_in(self, channel: Channel, control: Control, message: Any) -> None:
+        """SPAWN_REPLY ``{31, ReqId, To, Flags, Result}``."""
+        _, ref, owner, flags, result, *_ = control
+        request = self._requests.get(ref)
+        if request is None or request.node != channel.name or request.owner != owner:
+            return  # abandoned meanwhile, or no request of ours
+        del self._requests[ref]
+        if not isinstance(result, Pid):
+            if not request.future.done():
+                error = RemoteError("error", result)
+                error.add_note(f"{channel.name} could not spawn")
+                request.future.set_exception(error)
+            return
+        if flags & LINKED:
+            self._runtime.add_link(owner, result)
+            if result in request.early_exits:
+                self._runtime.exit_in(result, owner, request.early_exits[result], linked=True)
+        if not request.future.done():
+            request.future.set_result(result)
+
+    def early_exit(self, node: Atom, remote: Pid, local: Pid, reason: Any) -> None:
+        """An EXIT for a link we don't know: it may belong to a spawn whose reply is still on its way."""
+        for request in self._requests.values():
+            if request.node == node and request.owner == local and len(request.early_exits) < 16:
+                request.early_exits[remote] = reason
+
+    def abandon(self, ref: Reference) -> None:
+        self._requests.pop(ref, None)
+
+    def node_lost(self, node: Atom) -> None:
+        for ref, request in list(self._requests.items()):
+            if request.node == node:
+                del self._requests[ref]
+                if not request.future.done():
+                    reason = (Atom("nodedown"), node)
+                    request.future.set_exception(NodeDown(reason, f"{node} went down, or could not be reached"))
+
+    # --- asked by another node --------------------------------------------------------------------------------------
+
+    def request_in(self, channel: Channel, control: Control, message: Any) -> None:
+        """SPAWN_REQUEST ``{29, ReqId, From, GroupLeader, {Module, Function, Arity}, OptList}`` and the arguments."""
+        _, ref, owner, leader, (module, function, arity), options, *_ = control
+        if not (isinstance(ref, Reference) and isinstance(owner, Pid) and owner.node == channel.name):
+            raise ProtocolError("a spawn request without a valid reference and pid of the peer")
+        if not (isinstance(message, list) and len(message) == arity and isinstance(options, list)):
+            self._refuse(channel, ref, owner, Atom("badarg"))
+            return
+        mine = self._spawned.setdefault(channel.name, set())
+        if len(mine) >= MAX_SPAWNED_PER_PEER:
+            log.warning("%s has %d processes running here; no more are spawned for it", channel.name, len(mine))
+            self._refuse(channel, ref, owner, Atom("system_limit"))
+            return
+        process = self._runtime.spawn(self._run, (channel.name, str(module), str(function), message))
+        process.label = (Atom("spawned_by"), channel.name, module, function, arity)
+        if isinstance(leader, Pid):
+            process.group_leader = leader
+        flags = 0
+        for option in options:
+            what = option[0] if isinstance(option, tuple) and option else option
+            if what == "link":
+                self._runtime.link_in(owner, process.pid)
+                flags |= LINKED
+            elif what == "monitor":
+                self._runtime.monitor_in(owner, process.pid, ref)
+                flags |= MONITORED
+            elif what == "name" and not self._runtime.try_register(option[1], process):
+                self._runtime.terminate(process, Atom("normal"))
+                self._refuse(channel, ref, owner, Atom("badarg"))
+                return
+        mine.add(process)
+        process.task.add_done_callback(lambda _: self._ended(channel.name, process))  # type: ignore[union-attr]
+        channel.send(None, (int(Op.SPAWN_REPLY), ref, owner, flags, process.pid))
+
+    def _refuse(self, channel: Channel, ref: Reference, owner: Pid, reason: Atom) -> None:
+        channel.send(None, (int(Op.SPAWN_REPLY), ref, owner, 0, reason))
+
+    def _ended(self, node: Atom, process: Process) -> None:
+        mine = self._spawned.get(node)
+        if mine is not None:
+            mine.discard(process)
+            if not mine:
+                del self._spawned[node]
+
+    async def _run(self, node: Atom, module: str, function: str, args: list[Any]) -> None:
+        if module == "erpc" and function in ("execute_call", "execute_cast") and len(args) in (3, 4):
+            await self._run_erpc(node, args)
+            return
+        try:
+            await self._exports.apply(module, function, args)
+        except Undefined as undefined:
+            log.info("%s asked for %s:%s/%d, which is not exported", node, module, function, len(args))
+            raise Exit(undefined.reason) from None
+
+    async def _run_erpc(self, node: Atom, args: list[Any]) -> None:
+        """``erpc:execute_call(Ref, M, F, A)``: the outcome is the exit reason. With three arguments it is a cast."""
+        ref = args[0] if len(args) == 4 else None
+        module, function, arguments = args[-3:]
+        try:
+            if not (isinstance(module, str) and isinstance(function, str) and isinstance(arguments, list)):
+                raise Exit(Atom("badarg"))
+            result = await self._exports.apply(module, function, arguments)
+            outcome = (ref, Atom("return"), result)
+            self._codec.encode(outcome)
+        except Undefined as undefined:
+            log.info("%s called %s:%s/%d, which is not exported", node, module, function, len(arguments))
+            outcome = (ref, Atom("error"), Atom("undef"), undefined.stack)
+        except ExitReason as exit_:
+            outcome = (ref, Atom("exit"), exit_.reason)
+        except EncodeError as error:
+            outcome = (ref, Atom("error"), *error_term(error))
+        except Exception as error:
+            outcome = (ref, Atom("error"), *error_term(error))
+        if ref is not None:
+            raise Exit(outcome)
+        if outcome[1] != "return":
+            log.warning("a cast of %s to %s:%s failed: %r", node, module, function, outcome[2])
+
+
+def mfa_name(function: Any) -> tuple[str, str]:
+    """``"module:function"``, ``(module, function)`` or a Python function as the pair of names the other node knows."""
+    if isinstance(function, str):
+        module, colon, name = function.partition(":")
+        if colon and module and name:
+            return module, name
+    elif isinstance(function, tuple) and len(function) == 2:
+        return str(function[0]), str(function[1])
+    elif callable(function) and getattr(function, "__name__", None):
+        return function.__module__, function.__name__
+    raise ConfigError(
+        f"on another node only an exported function can be spawned, named 'module:function', not {function!r}"
+    )
+
+
+__all__ = ["NO_MESSAGE", "Spawner", "mfa_name"]
