@@ -17,8 +17,8 @@ _log = logging.getLogger("barrel_p2p.disk")
 class DataDir:
     """Owns a data directory: creates it, locks it, names what is in it.
 
-    Two nodes on one directory would share a key and write over each other's pins, so the second one is refused. The
-    lock belongs to the open file: it vanishes with the process, however that ends.
+    Two nodes on one directory would share a key and write over each other's pins, so the second one is
+    refused. The lock belongs to the open file: it vanishes with the process, however that ends.
 
     Example::
 
@@ -41,7 +41,8 @@ class DataDir:
         return self.path / "quic"
 
     def lock(self) -> DataDir:
-        """Create the directory if need be and take it for this node; ``release`` or the end of ``with`` gives it back.
+        """Create the directory if need be and take it for this node; ``release`` or the end of ``with`` gives
+        it back.
 
         Raises:
             ConfigError: another node holds it, or it can't be created or written.
@@ -58,7 +59,8 @@ class DataDir:
             holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(handle)
             raise ConfigError(
-                f"the data directory {self.path} is in use by another node (process {holder}): give every node its own "
+                f"the data directory {self.path} is in use by another node (process {holder}): give every "
+                "node its own "
                 "data_dir"
             ) from None
         except OSError as error:

@@ -59,7 +59,8 @@ def make_private_directory(path: Path) -> None:
     mode = path.stat().st_mode
     if mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigError(
-            f"other users may write to {path} (mode {stat.S_IMODE(mode):04o}), so the keys in it can't be trusted: "
+            f"other users may write to {path} (mode {stat.S_IMODE(mode):04o}), so the keys in it can't be "
+            "trusted: "
             f"check its content, then run chmod 700 {path}"
         )
 
@@ -77,7 +78,8 @@ def make_directory(path: Path) -> None:
 
 
 def make_backup_directory(parent: Path) -> Path:
-    """Create ``backups/<time>`` in ``parent`` (upstream's form of the time, UTC); never one that exists already.
+    """Create ``backups/<time>`` in ``parent`` (upstream's form of the time, UTC); never one that exists
+    already.
 
     Raises:
         ConfigError: it can't be created.
@@ -105,7 +107,8 @@ def require_private(path: Path) -> None:
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
         raise ConfigError(
-            f"{path} is a private key, but its mode {mode:04o} lets other users at it: run chmod 600 {path}, and make "
+            f"{path} is a private key, but its mode {mode:04o} lets other users at it: run chmod 600 {path}, "
+            "and make "
             "a new key if somebody may have read it"
         )
 

@@ -7,8 +7,8 @@
     <directory>/trusted/<node>.pub   32 raw bytes: the key pinned for a node
     <directory>/backups/<time>/      the pair that a rotation replaced
 
-A key that exists is never replaced by itself: a damaged file is an error that names it. A pin never changes in silence:
-``pin`` refuses a second key, ``unpin`` is the only way out.
+A key that exists is never replaced by itself: a damaged file is an error that names it. A pin never changes
+in silence: ``pin`` refuses a second key, ``unpin`` is the only way out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ TrustMode = Literal["tofu", "strict"]
 
 KEY_SIZE = 32
 MAX_NAME_ON_DISK = 240  # bytes of a node name that still fit a file name with its suffixes
-MAX_PINS = 100_000  # in tofu mode strangers make pins grow; a guess, 3 MB of keys. Beyond it only known nodes get in.
+# In tofu mode every new node adds a pin. A guess, 3 MB of keys; beyond it only pinned nodes get in.
+MAX_PINS = 100_000
 
 _log = logging.getLogger("barrel_p2p.keys")
 
@@ -91,8 +92,8 @@ class KeyStore:
         """Read the pair, or make one if there is none at all.
 
         Raises:
-            ConfigError: the directory can't be used, or what stands there is no whole and private pair. Nothing was
-                replaced.
+            ConfigError: the directory can't be used, or what stands there is no whole and private pair.
+                Nothing was replaced.
         """
         make_private_directory(self.directory)
         seed, public = self._read(self._key), self._read(self._pub)
@@ -103,7 +104,8 @@ class KeyStore:
             return identity
         if seed is None:
             raise ConfigError(
-                f"{self._pub} is there, but {self._key} is missing. Restore it from a backup; or delete {self._pub} to get a "
+                f"{self._pub} is there, but {self._key} is missing. Restore it from a backup; or delete "
+                f"{self._pub} to get a "
                 "new identity, which peers that pinned this node refuse until they unpin it"
             )
         require_private(self._key)
@@ -112,13 +114,16 @@ class KeyStore:
             self._store(self._pub, identity.public_key)
         elif public != identity.public_key:
             raise ConfigError(
-                f"{self._key} and {self._pub} don't belong together (the key's public half is {identity.fingerprint}, the "
-                f"file holds {fingerprint(public)}). Restore both from one backup, or delete node.pub if node.key is right"
+                f"{self._key} and {self._pub} don't belong together (the key's public half is "
+                f"{identity.fingerprint}, the "
+                f"file holds {fingerprint(public)}). Restore both from one backup, or delete node.pub if "
+                "node.key is right"
             )
         return identity
 
     def rotate(self) -> Identity:
-        """Replace the pair by a new one; the old one goes to ``backups/``. Peers refuse the new key until they unpin.
+        """Replace the pair by a new one; the old one goes to ``backups/``. Peers refuse the new key until
+        they unpin.
 
         Raises:
             ConfigError: as ``load_or_create``; the old pair is still in force.
@@ -128,7 +133,7 @@ class KeyStore:
         self._store(backup / "node.key", old.seed)
         self._store(backup / "node.pub", old.public_key)
         try:
-            self._pub.unlink()  # a crash from here on leaves one whole node.key, from which node.pub is made again
+            self._pub.unlink()  # a crash from here on leaves a whole node.key, which makes node.pub again
         except OSError as error:
             raise unusable(self._pub, "replace", error) from None
         new = Identity.generate()
@@ -158,8 +163,10 @@ class KeyStore:
         if len(data) != KEY_SIZE:
             size = f"{len(data)} bytes" if len(data) < KEY_SIZE else "more than that"
             raise ConfigError(
-                f"{path} must hold {KEY_SIZE} bytes but has {size}: it was cut short or is no key of ours. Restore it from a "
-                f"backup; or delete {self._key} and {self._pub} to get a new identity, which peers that pinned this node "
+                f"{path} must hold {KEY_SIZE} bytes but has {size}: it was cut short or is no key of ours. "
+                "Restore it from a "
+                f"backup; or delete {self._key} and {self._pub} to get a new identity, which peers that "
+                "pinned this node "
                 "refuse until they unpin it"
             )
         return data
@@ -168,13 +175,14 @@ class KeyStore:
 class TrustStore:
     """The keys pinned for other nodes. ``mode`` says what happens to a node without a pin.
 
-    ``tofu`` (trust on first use) takes the first key that a name presents and pins it; ``strict`` takes only keys that
-    were pinned before. Both refuse a key other than the pinned one.
+    ``tofu`` (trust on first use) takes the first key that a name presents and pins it; ``strict`` takes only
+    keys that were pinned before. Both refuse a key other than the pinned one.
 
     Example: ``TrustStore(data_dir / "keys", mode="strict").pin("bob@10.0.0.2", key)``
 
     Raises:
-        ConfigError: unknown mode, or the directory can't be used. Files that are no pins are skipped with a warning.
+        ConfigError: unknown mode, or the directory can't be used. Files that are no pins are skipped with a
+        warning.
     """
 
     def __init__(self, directory: Path | str, mode: TrustMode = "tofu") -> None:
@@ -221,7 +229,8 @@ class TrustStore:
             )
             raise AuthError(
                 "key_mismatch",
-                f"{atom} has {held} pinned, not {fingerprint(key)}; if its key really changed, unpin it first",
+                f"{atom} has {held} pinned, not {fingerprint(key)}; if its key really changed, unpin it "
+                "first",
                 atom,
             )
         if len(atom) > MAX_NAME_ON_DISK:

@@ -1,10 +1,10 @@
 """The TLS certificate of a node: self-signed, made on first start, in upstream's format.
 
-Nobody looks at the name or the issuer in it. What counts is that its key signs the TLS handshake and that its hash, the
-channel binding, is part of every Ed25519 signature of the authentication that follows.
+Nobody looks at the name or the issuer in it. What counts is that its key signs the TLS handshake and that its
+hash, the channel binding, is part of every Ed25519 signature of the authentication that follows.
 
-``<directory>/node.crt`` (PEM, mode 0644) and ``node.key`` (PEM ``EC PRIVATE KEY``, mode 0600). Files of your own are
-used as they are: an EC or RSA key, and exactly one certificate.
+``<directory>/node.crt`` (PEM, mode 0644) and ``node.key`` (PEM ``EC PRIVATE KEY``, mode 0600). Files of your
+own are used as they are: an EC or RSA key, and exactly one certificate.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What the QUIC endpoint needs. ``binding`` is the channel binding of every connection that we accept with it."""
+    """What the QUIC endpoint needs. ``binding`` is the channel binding of every connection that we accept
+    with it.
+    """
 
     certificate_der: bytes
     private_key_der: bytes = field(repr=False)  # PKCS#8
@@ -60,11 +62,12 @@ class Certificate:
 def load_or_create(directory: Path | str) -> Certificate:
     """Read the certificate of ``directory``, or make one if there is none at all.
 
-    One that we made and that has expired is replaced, with a warning and a copy in ``backups/``; one of your own is used
-    as it is, with a warning.
+    One that we made and that has expired is replaced, with a warning and a copy in ``backups/``; one of your
+    own is used as it is, with a warning.
 
     Raises:
-        ConfigError: the directory can't be used, or what stands there is no whole and private pair. Nothing was replaced.
+        ConfigError: the directory can't be used, or what stands there is no whole and private pair. Nothing
+        was replaced.
     """
     directory = Path(directory)
     make_private_directory(directory)
@@ -74,7 +77,8 @@ def load_or_create(directory: Path | str) -> Certificate:
     if cert_pem is None or key_pem is None:
         there, gone = ("node.key", "node.crt") if cert_pem is None else ("node.crt", "node.key")
         raise ConfigError(
-            f"{directory / there} is there, but {directory / gone} is missing. Restore it from a backup, or delete {there}: "
+            f"{directory / there} is there, but {directory / gone} is missing. Restore it from a backup, or "
+            f"delete {there}: "
             "a new pair is then made, which costs nothing (peers pin the Ed25519 key, not this one)"
         )
     require_private(directory / "node.key")
@@ -94,7 +98,8 @@ def load_or_create(directory: Path | str) -> Certificate:
 
 
 def rotate(directory: Path | str) -> Certificate:
-    """Make a new pair; the old one goes to ``backups/<time>/``. Connections of the old one must be closed by the caller.
+    """Make a new pair; the old one goes to ``backups/<time>/``. Connections of the old one must be closed by
+    the caller.
 
     Raises:
         ConfigError: the disk refused.

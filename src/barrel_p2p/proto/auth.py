@@ -1,8 +1,9 @@
 """Ed25519 authentication: who is at the other end of this TLS connection, before any Erlang byte.
 
-Each side sends a HELLO (name and public key) and a CHALLENGE (nonce and wall clock), and signs the other's challenge
-together with its own key and the channel binding, the SHA-256 of the acceptor's TLS certificate. A signature is thus
-worth nothing on another connection. The acceptor closes the exchange with OK; only then may the dialer write elsewhere.
+Each side sends a HELLO (name and public key) and a CHALLENGE (nonce and wall clock), and signs the other's
+challenge together with its own key and the channel binding, the SHA-256 of the acceptor's TLS certificate. A
+signature is thus worth nothing on another connection. The acceptor closes the exchange with OK; only then may
+the dialer write elsewhere.
 
 ::
 
@@ -12,13 +13,16 @@ worth nothing on another connection. The acceptor closes the exchange with OK; o
     CHALLENGE, RESPONSE ->
                      <-             RESPONSE, OK             (or FAIL)
 
-Legal moves are the tables ``_MOVES`` of the two classes. The exchange is upstream's, byte for byte; we depart from it in:
+Legal moves are the tables ``_MOVES`` of the two classes. The exchange is upstream's, byte for byte; we depart
+from it in:
 
-* The name in HELLO must be the dialled one (upstream: any name). The driver holds it against the name in the dist
-  handshake as well. Without this the owner of any accepted key could take any name.
-* A peer that claims our own name or presents our own public key is refused: the acceptor answers challenges before it
-  has seen a valid signature, so a stranger could feed it its own challenge and hand the answer back as proof.
-* Every refusal of the acceptor is told in a FAIL (upstream tells three and closes without a word on the others).
+* The name in HELLO must be the dialled one (upstream: any name). The driver holds it against the name in the
+  dist handshake as well. Without this the owner of any accepted key could take any name.
+* A peer that claims our own name or presents our own public key is refused: the acceptor answers challenges
+  before it has seen a valid signature, so a stranger could feed it its own challenge and hand the answer back
+  as proof.
+* Every refusal of the acceptor is told in a FAIL (upstream tells three and closes without a word on the
+  others).
 * The pin is checked again at the end, so that two first meetings at once can't both win.
 """
 
@@ -49,6 +53,7 @@ from barrel_p2p.proto.auth_frames import (
     encode,
     signed_text,
 )
+from barrel_p2p.proto.auth_texts import NOT_BARREL, REFUSALS, WIRE_REASON, pin_fault
 from barrel_p2p.proto.identity import PinVerdict, fingerprint
 from barrel_p2p.proto.machine import NEED_DATA, Failed, NeedData
 from barrel_p2p.proto.names import matches_any
@@ -63,10 +68,11 @@ class AuthConfig:
         name: our node name.
         sign: signs bytes with our Ed25519 key; called once per exchange.
         public_key: our 32-byte public key.
-        window_ms: how long, in ms, the peer may take to sign our challenge; its clock may be off by twice that
-            (30000: upstream's ``auth_timestamp_window``).
+        window_ms: how long, in ms, the peer may take to sign our challenge; its clock may be off by twice
+            that (30000: upstream's ``auth_timestamp_window``).
         timeout: seconds for the whole exchange (10: upstream's ``auth_handshake_timeout``).
-        cookie_only: patterns of nodes that need no key, only the cookie (see ``names.validate_node_pattern``).
+        cookie_only: patterns of nodes that need no key, only the cookie (see
+            ``names.validate_node_pattern``).
     """
 
     name: Atom
@@ -81,7 +87,8 @@ class AuthConfig:
 class Authenticated:
     """The peer is who it says. ``public_key`` is None for a cookie-only peer, of which nothing was proven.
 
-    ``first_contact`` is True when no key was pinned for it: the driver pins ``public_key`` once the cookie was right too.
+    ``first_contact`` is True when no key was pinned for it: the driver pins ``public_key`` once the cookie
+    was right too.
     """
 
     peer: Atom
@@ -133,17 +140,17 @@ class _Exchange:
         self._challenge: Challenge | None = None  # ours, once sent
         self._challenged_at = 0.0
 
-    # --- the public face --------------------------------------------------------------------------------------------
+    # --- the public face ------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, *, now: float, wall_ms: int) -> None:
-        """Take bytes of the peer's auth stream: ``now`` in monotonic seconds, ``wall_ms`` in ms since 1970."""
+        """Take bytes of the peer's auth stream; ``now`` in monotonic seconds, ``wall_ms`` in ms since 1970."""
         self.tick(now)
         self._in += data
         self._heard = self._heard or bool(data)
         while self._state is not _State.OVER and len(self._in) >= 2:
             size = int.from_bytes(self._in[:2], "big")
             if not 0 < size <= MAX_BODY:
-                self._fail("malformed", f"{self._who} announced a message of {size} bytes ({_NOT_BARREL}).")
+                self._fail("malformed", f"{self._who} announced a message of {size} bytes ({NOT_BARREL}).")
                 break
             if len(self._in) < 2 + size:
                 break
@@ -166,7 +173,7 @@ class _Exchange:
     def tick(self, now: float) -> None:
         """Fail if the deadline has passed; call it at ``deadline`` and as often as you like before."""
         if self._state is not _State.OVER and now > self.deadline:
-            hint = "" if self._heard else f" It sent nothing at all: {_NOT_BARREL}."
+            hint = "" if self._heard else f" It sent nothing at all: {NOT_BARREL}."
             self._fail(
                 "timeout",
                 f"{self._who} did not authenticate within {self._config.timeout:g} s, "
@@ -182,12 +189,13 @@ class _Exchange:
                 Failed(
                     "closed",
                     f"{self._who} closed the connection{detail} while we waited for {self._state.value}. "
-                    "It gave no reason; its log has it. Usual ones: its clock and ours differ by more than a minute, "
+                    "It gave no reason; its log has it. Usual ones: its clock and ours differ by more than a "
+                    "minute, "
                     f"it has another key pinned for {self._config.name}, or it trusts listed keys only.",
                 )
             )
 
-    # --- shared steps -----------------------------------------------------------------------------------------------
+    # --- shared steps ---------------------------------------------------------------------------------------
 
     def _step(self, frame: Frame | Bad, now: float, wall_ms: int) -> None:
         if isinstance(frame, Bad):
@@ -218,7 +226,8 @@ class _Exchange:
         elif hello.public_key == self._config.public_key:
             self._fail(
                 "own_key",
-                f"{hello.name} presents our own public key. Two nodes must not share a key directory: give {hello.name} "
+                f"{hello.name} presents our own public key. Two nodes must not share a key directory: give "
+                f"{hello.name} "
                 "one of its own (or delete node.key and node.pub from the copy).",
             )
         else:
@@ -230,7 +239,7 @@ class _Exchange:
         verdict = self._check_pin(self.peer, self._peer_key)
         if verdict in (PinVerdict.ACCEPT, PinVerdict.NEW):
             return True
-        word, text = _pin_fault(verdict, self.peer, self._peer_key)
+        word, text = pin_fault(verdict, self.peer, self._peer_key)
         self._fail(word, text)
         return False
 
@@ -245,7 +254,8 @@ class _Exchange:
         if abs(off) > allowed:
             self._fail(
                 "clock_skew",
-                f"The clock of {self._who} is {abs(off) / 1000:.1f} s {'ahead of' if off > 0 else 'behind'} ours, "
+                f"The clock of {self._who} is {abs(off) / 1000:.1f} s {'ahead of' if off > 0 else 'behind'} "
+                "ours, "
                 f"{allowed / 1000:g} s are allowed. Set both clocks (NTP) and connect again.",
             )
             return False
@@ -270,7 +280,8 @@ class _Exchange:
         except (InvalidSignature, ValueError):
             self._fail(
                 "signature_invalid",
-                f"{self._who} could not prove that it owns the key {fingerprint(self._peer_key)} on this connection: an "
+                f"{self._who} could not prove that it owns the key {fingerprint(self._peer_key)} on this "
+                "connection: an "
                 "impostor, a relay in between, or a peer that changed its TLS certificate without a restart.",
             )
             return False
@@ -303,7 +314,8 @@ class AuthDialer(_Exchange):
     Args:
         config: see ``AuthConfig``.
         peer: the node that we dialled; nobody else is accepted.
-        binding: SHA-256 of the DER certificate that the acceptor showed (its signature must have been checked by TLS).
+        binding: SHA-256 of the DER certificate that the acceptor showed (its signature must have been checked
+            by TLS).
         nonce: 32 fresh random bytes. ``now``: monotonic seconds.
         wall_ms: not needed yet, a HELLO carries no time.
         check_pin: the trust store's verdict on (name, public key).
@@ -335,7 +347,8 @@ class AuthDialer(_Exchange):
         if hello.name != self.peer:
             self._fail(
                 "name_mismatch",
-                f"We dialled {self.peer}, but {hello.name} answered. The address of {self.peer} is wrong or old: "
+                f"We dialled {self.peer}, but {hello.name} answered. The address of {self.peer} is wrong or "
+                "old: "
                 "look at contact_nodes and the discovery directory.",
             )
         elif self._accept_identity(hello):
@@ -361,12 +374,13 @@ class AuthDialer(_Exchange):
         else:
             self._fail(
                 "unexpected_auth_ok",
-                f"{self.peer} wants to skip authentication (it lists {self._config.name} in cookie_only_nodes), but our "
+                f"{self.peer} wants to skip authentication (it lists {self._config.name} in "
+                "cookie_only_nodes), but our "
                 f"cookie_only_nodes does not list {self.peer}. Change one of the two lists.",
             )
 
     def _on_fail(self, frame: Fail, now: float, wall_ms: int) -> None:
-        known = _REFUSALS.get(frame.reason)
+        known = REFUSALS.get(frame.reason)
         text = known or f"it says {frame.reason[:200]!r}; its log may tell more"
         mine = f"our name {self._config.name}, our key {fingerprint(self._config.public_key)}"
         self._fail(
@@ -410,53 +424,8 @@ class AuthAcceptor(_Exchange):
             self._authenticated()
 
     def _fail(self, reason: str, message: str) -> None:
-        self._send(Fail(_WIRE_REASON.get(reason, reason)))
+        self._send(Fail(WIRE_REASON.get(reason, reason)))
         super()._fail(reason, message)
-
-
-_NOT_BARREL = "is it a barrel_p2p node, with authentication switched on?"
-
-# A damaged pin is our own trouble, the peer learns only what upstream would tell it.
-_WIRE_REASON = {"pin_damaged": "key_mismatch"}
-
-# What the acceptor's word means for the dialer, and what to do about it.
-_REFUSALS = {
-    "key_mismatch": (
-        "it has another key pinned for our name. If our key really changed, its operator removes the old pin "
-        "(node.keys.unpin(our name), or the file trusted/<our name>.pub); if not, someone else used our name"
-    ),
-    "untrusted_key": "it is in strict mode and has no key pinned for our name; its operator pins ours",
-    "signature_invalid": "our signature did not fit this connection; something between us relays TLS, or a key is wrong",
-    "clock_skew": "our clock and its clock are too far apart; set both (NTP)",
-    "late_response": "our signature came too late; this node or the network is overloaded",
-    "timeout": "the exchange took too long; this node or the network is overloaded",
-    "own_name": "its own name is the same as ours; two nodes were started with one name",
-    "own_key": "it owns the very same key; two nodes must not share a key directory",
-    "bad_name": "it does not take our node name",
-    "unsupported_version": "it speaks another version of the authentication protocol; upgrade one of the two",
-    "malformed": "it could not read our messages; the two versions don't fit",
-    "unexpected_message": "it did not expect our messages in this order; the two versions don't fit",
-}
-
-
-def _pin_fault(verdict: PinVerdict, peer: Atom, key: bytes) -> tuple[str, str]:
-    presented = fingerprint(key)
-    if verdict == PinVerdict.MISMATCH:
-        pinned = fingerprint(verdict.pinned) if verdict.pinned is not None else "another key"
-        return "key_mismatch", (
-            f"{peer} presented the key {presented}, but {pinned} is pinned for it. Somebody uses its name, or it really "
-            f"has a new key; only then remove the old pin with node.keys.unpin({str(peer)!r}) and connect again. "
-            "The pin was not changed."
-        )
-    if verdict == PinVerdict.DAMAGED:
-        return "pin_damaged", (
-            f"The pin file of {peer} is damaged, so its key {presented} can't be checked. Restore trusted/{peer}.pub from "
-            f"a backup, or remove it with node.keys.unpin({str(peer)!r}) if that key is known to be right."
-        )
-    return "untrusted_key", (
-        f"No key is pinned for {peer} and this node does not trust keys at first sight. If {presented} is its key, "
-        f"allow it with node.keys.pin({str(peer)!r}, public_key)."
-    )
 
 
 __all__ = ["AuthAcceptor", "AuthConfig", "AuthDialer", "Authenticated", "Failed", "NeedData", "PinVerdict"]

@@ -1,6 +1,7 @@
 """The five messages of the Ed25519 exchange as bytes, and the text that a RESPONSE signs.
 
-On its stream every message stands as ``len:16 | body``; the first byte of a body is its type. Integers are big-endian.
+On its stream every message stands as ``len:16 | body``; the first byte of a body is its type. Integers are
+big-endian.
 
 =========== =====================================================================
 1 HELLO     ``version:8`` = 2, ``name_len:16``, ``name``, ``ed25519_public``:32 bytes
@@ -25,7 +26,7 @@ NONCE_SIZE = 32
 KEY_SIZE = 32
 SIGNATURE_SIZE = 64
 BINDING_SIZE = 32
-MAX_BODY = 1024  # the longest legal HELLO has 291 bytes; a FAIL may carry a reason. Our bound, so a peer can't fill memory.
+MAX_BODY = 1024  # the longest legal HELLO has 291 bytes, a FAIL carries a word; our bound on a peer's memory
 
 _HELLO, _CHALLENGE, _RESPONSE, _OK, _FAIL = 1, 2, 3, 4, 5
 

@@ -1,11 +1,12 @@
 """Control messages between connected nodes: the operations, and what each tuple must look like.
 
-Taken from erl_dist_protocol, "Protocol between Connected Nodes". A control message is a tuple whose first element is the
-operation; some are followed by a second term, the message or the exit reason. Field orders stand in ``_SHAPES`` below,
-which is also what ``check`` holds a tuple against. ``_TT`` forms carry a sequential trace token and are otherwise equal.
+Taken from erl_dist_protocol, "Protocol between Connected Nodes". A control message is a tuple whose first
+element is the operation; some are followed by a second term, the message or the exit reason. Field orders
+stand in ``_SHAPES`` below, which is also what ``check`` holds a tuple against. ``_TT`` forms carry a
+sequential trace token and are otherwise equal.
 
-The four sends (``SEND``, ``SEND_SENDER``, ``REG_SEND``, ``ALIAS_SEND``) are the hot path of a node: the driver looks at
-the one field it needs and does without ``check``.
+The four sends (``SEND``, ``SEND_SENDER``, ``REG_SEND``, ``ALIAS_SEND``) are the hot path of a node: the
+driver looks at the one field it needs and does without ``check``.
 """
 
 from __future__ import annotations

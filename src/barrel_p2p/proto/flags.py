@@ -1,8 +1,8 @@
 """Distribution flags: what each node of a pair can do, exchanged in the dist handshake as 64 bits.
 
-Names are OTP's without ``DFLAG_`` (erl_dist_protocol, "Distribution Flags"; values from kernel's ``dist.hrl``).
-The documentation gives MANDATORY_25_DIGEST as ``1 bsl 36``; the code, which counts, has 0x4000000 and uses bit 36
-for LOCAL_EXT.
+Names are OTP's without ``DFLAG_`` (erl_dist_protocol, "Distribution Flags"; values from kernel's
+``dist.hrl``). The documentation gives MANDATORY_25_DIGEST as ``1 bsl 36``; the code, which counts, has
+0x4000000 and uses bit 36 for LOCAL_EXT.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Flags(IntFlag, boundary=KEEP):
     ALIAS = 1 << 35
     LOCAL_EXT = 1 << 36
     ALTACT_SIG = 1 << 37
-    # Ours, not OTP's: "I am a node of this library". OTP gives out bits from 32 upwards and drops from the negotiation
-    # what it does not know; below bit 59 the set stays a small integer there.
+    # Ours, not OTP's: "I am a node of this library". OTP gives out bits from 32 upwards and drops from the
+    # negotiation what it does not know; below bit 59 the set stays a small integer there.
     PYTHON = 1 << 58
 
 
@@ -64,11 +64,12 @@ MANDATORY_25 = (
     | Flags.HANDSHAKE_23
 )
 
-# What OTP 26 to 28 demand, and we do: every node from OTP 25 on has them, and our links (UNLINK_ID) and pids (V4_NC)
-# know no older form.
+# What OTP 26 to 28 demand, and we do: every node from OTP 25 on has them, and our links (UNLINK_ID) and pids
+# (V4_NC) know no older form.
 MANDATORY = MANDATORY_25 | Flags.UNLINK_ID | Flags.V4_NC
 
-# OTP 27's own set without the atom cache, which we neither write nor read: 0xD07DF5FBD, what an upstream node sends.
+# OTP 27's own set without the atom cache, which we neither write nor read: 0xD07DF5FBD, what an upstream node
+# sends.
 OTP_27 = (
     MANDATORY
     | Flags.MANDATORY_25_DIGEST
@@ -110,4 +111,14 @@ def explain(flags: int) -> list[str]:
 
 _BY_BIT = {flag.value: flag.name for flag in Flags}
 
-__all__ = ["DEFAULT", "HIDDEN", "MANDATORY", "MANDATORY_25", "OTP_27", "Flags", "expand", "explain", "missing"]
+__all__ = [
+    "DEFAULT",
+    "HIDDEN",
+    "MANDATORY",
+    "MANDATORY_25",
+    "OTP_27",
+    "Flags",
+    "expand",
+    "explain",
+    "missing",
+]

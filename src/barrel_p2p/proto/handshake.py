@@ -10,9 +10,10 @@
     answer            ->
                       <-         ack
 
-The machine knows two framings: ``RAW`` for QUIC stream 0, where a message ends where its grammar says, and ``LENGTH16``
-for TCP. Over QUIC an Erlang dialer takes all it has buffered for one message, so no two of our messages may reach it at
-once: ``data_to_send`` returns them apart and ``pause`` says how long to wait in between.
+The machine knows two framings: ``RAW`` for QUIC stream 0, where a message ends where its grammar says, and
+``LENGTH16`` for TCP. Over QUIC an Erlang dialer takes all it has buffered for one message, so no two of our
+messages may reach it at once: ``data_to_send`` returns them apart and ``pause`` says how long to wait between
+two of them.
 
 States and legal moves are the ``_MOVES`` tables. What couples them: the answer of the acceptor's driver to
 ``PeerNamed`` (``answer``), and one timer of 7 s for each step, as OTP has it (``deadline``, ``tick``).
@@ -35,14 +36,18 @@ from barrel_p2p.proto.names import is_node_name
 from barrel_p2p.term.types import Atom
 
 SETUP_TIME = 7.0  # seconds for each step; OTP's net_setuptime
-PAUSE = 0.005  # seconds between two messages over QUIC; a guess: many times the time Erlang needs to wake its reader
+PAUSE = (
+    0.005  # seconds between two messages over QUIC; a guess: many times what Erlang's reader takes to wake
+)
 MAX_BUFFER = 1024  # bytes; the longest message has 274. Our bound on what a peer may send ahead of its turn.
 
 StatusWord = Literal["ok", "ok_simultaneous", "nok", "not_allowed", "alive"]
 
 
 class Framing(Enum):
-    """How messages stand on the transport: one after the other (QUIC stream 0), or with ``len:16`` in front (TCP)."""
+    """How messages stand on the transport: one after the other (QUIC stream 0), or with ``len:16`` in front
+    (TCP).
+    """
 
     RAW = 0
     LENGTH16 = 2
@@ -62,7 +67,8 @@ class HandshakeConfig:
         setup_time: seconds for each step (7: OTP's ``net_setuptime``).
 
     Raises:
-        ConfigError: the cookie has a character that no Erlang cookie can have, or the creation is out of range.
+        ConfigError: the cookie has a character that no Erlang cookie can have, or the creation is out of
+        range.
     """
 
     name: Atom
@@ -138,10 +144,12 @@ class _Handshake:
         self._peer_flags = Flags(0)
         self._peer_creation = 0
 
-    # --- the public face --------------------------------------------------------------------------------------
+    # --- the public face ------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, *, now: float) -> None:
-        """Take bytes of the peer (``now`` in monotonic seconds). After ``Connected`` the stream is the driver's."""
+        """Take bytes of the peer (``now`` in monotonic seconds). After ``Connected`` the stream is the
+        driver's.
+        """
         self.tick(now)
         if self._state is _State.OVER:
             return
@@ -149,7 +157,9 @@ class _Handshake:
         self._parse(now)
 
     def data_to_send(self) -> list[bytes]:
-        """The messages to send, each with its framing: one write and one packet each, ``pause`` seconds apart."""
+        """The messages to send, each with its framing: one write and one packet each, ``pause`` seconds
+        apart.
+        """
         out, self._out = self._out, []
         return out
 
@@ -158,7 +168,9 @@ class _Handshake:
         return self._events.popleft() if self._events else NEED_DATA
 
     def tick(self, now: float) -> None:
-        """Fail if the deadline has passed; call it at ``deadline`` (which moves) and as often as you like before."""
+        """Fail if the deadline has passed; call it at ``deadline`` (which moves) and as often as you like
+        before.
+        """
         if self._state is not _State.OVER and now > self.deadline:
             self._fail(
                 "timeout",
@@ -179,7 +191,7 @@ class _Handshake:
         """What came behind the last message of the handshake; read it once ``Connected`` was returned."""
         return bytes(self._in)
 
-    # --- reading ----------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------
 
     def _parse(self, now: float) -> None:
         while self._state not in (_State.OVER, _State.DECIDING) and self._in:
@@ -234,7 +246,7 @@ class _Handshake:
             return Bad("malformed", f"{len(data) - size} bytes too many")
         return message, handler
 
-    # --- shared steps -----------------------------------------------------------------------------------------
+    # --- shared steps ---------------------------------------------------------------------------------------
 
     def _send(self, message: bytes) -> None:
         width = self._config.framing.value
@@ -309,12 +321,14 @@ class HandshakeDialer(_Handshake):
             case "nok":
                 self._fail(
                     "nok",
-                    f"{self.peer} is dialling us at the same moment and its attempt goes first; wait for that one.",
+                    f"{self.peer} is dialling us at the same moment and its attempt goes first; wait for "
+                    "that one.",
                 )
             case "not_allowed":
                 self._fail(
                     "not_allowed",
-                    f"{self.peer} does not let {self._config.name} in: our name is not on its list of allowed nodes, "
+                    f"{self.peer} does not let {self._config.name} in: our name is not on its list of "
+                    "allowed nodes, "
                     "or it demands a distribution flag that we don't offer (its log names it).",
                 )
             case _:
@@ -325,7 +339,8 @@ class HandshakeDialer(_Handshake):
         if message.name != self.peer:
             self._fail(
                 "name_mismatch",
-                f"We dialled {self.peer}, but {message.name!r} answered. The address of {self.peer} is wrong or old.",
+                f"We dialled {self.peer}, but {message.name!r} answered. The address of {self.peer} is wrong "
+                "or old.",
             )
         elif lacking:
             self._fail("missing_flags", _lacks(self.peer, lacking))
@@ -375,9 +390,10 @@ class HandshakeAcceptor(_Handshake):
         """Decide about the peer that ``PeerNamed`` told of.
 
         Args:
-            status: ``ok``: go on. ``ok_simultaneous``: go on, and we gave up our own dial to it. ``alive``: we hold a
-                connection to this node, let it say that it is dead. ``not_allowed``: we don't want it. ``nok``: our own
-                dial goes first; over QUIC close the connection instead, an Erlang node never recovers from ``nok``.
+            status: ``ok``: go on. ``ok_simultaneous``: go on, and we gave up our own dial to it. ``alive``:
+                we hold a connection to this node, let it say that it is dead. ``not_allowed``: we don't want
+                it. ``nok``: our own dial goes first; over QUIC close the connection instead, an Erlang node
+                never recovers from ``nok``.
             now: monotonic seconds.
 
         Raises:
@@ -416,7 +432,8 @@ class HandshakeAcceptor(_Handshake):
         elif self._expected is not None and message.name != self._expected:
             self._refuse(
                 "name_mismatch",
-                f"{self._expected} authenticated, but wants to connect as {message.name}. It may have only its own name.",
+                f"{self._expected} authenticated, but wants to connect as {message.name}. It may have only "
+                "its own name.",
             )
         else:
             self.peer = Atom(message.name)
@@ -461,7 +478,8 @@ class HandshakeAcceptor(_Handshake):
 
 
 def _lacks(peer: Atom, flags: Flags) -> str:
-    return f"{peer} does not offer the distribution flags {', '.join(explain(flags))}. OTP 25 or newer is needed."
+    names = ", ".join(explain(flags))
+    return f"{peer} does not offer the distribution flags {names}. OTP 25 or newer is needed."
 
 
 __all__ = [

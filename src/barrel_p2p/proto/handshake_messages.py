@@ -9,8 +9,8 @@ answer     ``r``, challenge:32, digest:16 bytes                                 
 ack        ``a``, digest:16 bytes                                                   acceptor
 ========== ======================================================================== =============
 
-The messages end where their grammar says. Over TCP each has its length in front as well, over QUIC it has not and two
-may arrive glued together; so a parser gets a buffer and says how much of it was the message.
+The messages end where their grammar says. Over TCP each has its length in front as well, over QUIC it has not
+and two may arrive glued together; so a parser gets a buffer and says how much of it was the message.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def digest(cookie: bytes, challenge: int) -> bytes:
     return hashlib.md5(cookie + str(challenge).encode("ascii"), usedforsecurity=False).digest()
 
 
-# --- encoding -------------------------------------------------------------------------------------------------
+# --- encoding -----------------------------------------------------------------------------------------------
 
 
 def name(flags: int, creation: int, node: Atom) -> bytes:
@@ -102,7 +102,7 @@ def ack(proof: bytes) -> bytes:
     return b"a" + proof
 
 
-# --- parsing: each gets bytes that start with its tag ---------------------------------------------------------
+# --- parsing: each gets bytes that start with its tag -------------------------------------------------------
 
 
 def parse_name(data: bytes) -> Parsed:
@@ -137,8 +137,8 @@ def parse_old_name(data: bytes) -> Parsed:
 def status_parser(*words: str) -> Parser:
     """A parser of the status messages that may come now.
 
-    No word but ``ok`` is the start of another one (``ok_simultaneous``). After ``sok`` the next byte decides, and one
-    always comes: the challenge.
+    No word but ``ok`` is the start of another one (``ok_simultaneous``). After ``sok`` the next byte decides,
+    and one always comes: the challenge.
     """
 
     def parse(data: bytes) -> Parsed:

@@ -1,4 +1,4 @@
-"""The vocabulary of identity: how a public key is shown to people, and what the trust store says about one."""
+"""The vocabulary of identity: how a public key is shown to people, and what the trust store says of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import ClassVar
 
 
 def fingerprint(public_key: bytes) -> str:
-    """The short form of an Ed25519 public key for people: ``SHA256:`` and 43 characters of base64, as ssh shows keys.
+    """The short form of an Ed25519 public key for people: ``SHA256:`` and 43 characters of base64, as ssh
+    shows keys.
 
     Example: ``fingerprint(node.keys.public_key)``
 
     Args:
-        public_key: the 32 raw bytes. What is hashed are these bytes alone (upstream does so too); ssh hashes its own
-            wrapping of the key, so ``ssh-keygen -l`` shows another value for the same key.
+        public_key: the 32 raw bytes. What is hashed are these bytes alone (upstream does so too); ssh hashes
+            its own wrapping of the key, so ``ssh-keygen -l`` shows another value for the same key.
     """
     return "SHA256:" + base64.b64encode(hashlib.sha256(public_key).digest()).decode("ascii").rstrip("=")
 
@@ -27,7 +28,8 @@ def fingerprint_hex(public_key: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PinVerdict:
-    """What the trust store thinks of a key presented for a name. Compare with the constants; ``pinned`` is for messages.
+    """What the trust store thinks of a key presented for a name. Compare with the constants; ``pinned`` is
+    for messages.
 
     ============  =============================================================================
     ``ACCEPT``    this key is pinned for the name

@@ -1,9 +1,9 @@
 """What the byte machines of this package share: their two common events and the shape they all have.
 
-A byte machine takes bytes (``receive_data``), offers bytes (``data_to_send``) and tells what happened one event at a time
-(``next_event``); "I need more bytes" is the event ``NeedData``, not an exception. Nothing that a peer sends makes it
-raise: a broken rule is the event ``Failed``. After ``Failed`` or its success event a machine is over: it ignores input
-and answers ``NeedData``.
+A byte machine takes bytes (``receive_data``), offers bytes (``data_to_send``) and tells what happened one
+event at a time (``next_event``); "I need more bytes" is the event ``NeedData``, not an exception. Nothing
+that a peer sends makes it raise: a broken rule is the event ``Failed``. After ``Failed`` or its success event
+a machine is over: it ignores input and answers ``NeedData``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ class NeedData:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The exchange is over and the connection must be closed (after sending what ``data_to_send`` still holds).
+    """The exchange is over and the connection must be closed (after sending what ``data_to_send`` still
+    holds).
 
-    ``reason`` is a short word for metrics and for ``AuthError``/``HandshakeError``; ``message`` says whose fault it is
-    and what to do.
+    ``reason`` is a short word for metrics and for ``AuthError``/``HandshakeError``; ``message`` says whose
+    fault it is and what to do.
     """
 
     reason: str

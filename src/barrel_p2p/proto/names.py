@@ -1,7 +1,8 @@
 """Node names: the rule every name must pass before it becomes an atom, a file name or a key in a table.
 
-The rule is upstream's (and stricter than OTP's, which takes any bytes): 1 to 255 bytes of ``A-Z a-z 0-9 _ . -``, exactly
-one ``@``, both parts non-empty and neither starting with ``.`` or ``-``. A name that passes is safe as a file name.
+The rule is upstream's (and stricter than OTP's, which takes any bytes): 1 to 255 bytes of ``A-Z a-z 0-9 _ .
+-``, exactly one ``@``, both parts non-empty and neither starting with ``.`` or ``-``. A name that passes is
+safe as a file name.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def validate_node_pattern(pattern: str) -> str:
         if is_node_name(("x" if alive == "*" else alive) + at + ("x" if host == "*" else host)):
             return pattern
     raise ConfigError(
-        f"{_shown(pattern)} is no node pattern: write name@host, *@host, name@* or *@* (a half is literal or a single *)"
+        f"{_shown(pattern)} is no node pattern: write name@host, *@host, name@* or *@* (a half is literal or "
+        "a single *)"
     )
 
 
