@@ -143,7 +143,7 @@ class _Exchange:
     # --- the public face ------------------------------------------------------------------------------------
 
     def receive_data(self, data: bytes, *, now: float, wall_ms: int) -> None:
-        """Take bytes of the peer's auth stream; ``now`` in monotonic seconds, ``wall_ms`` in ms since 1970."""
+        """Take bytes of the peer's stream; ``now`` in monotonic seconds, ``wall_ms`` in ms since 1970."""
         self.tick(now)
         self._in += data
         self._heard = self._heard or bool(data)
