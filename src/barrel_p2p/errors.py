@@ -71,13 +71,35 @@ class ExitReason(BarrelError):
         super().__init__(message if message is not None else f"exit: {reason!r}")
         self.reason = reason
 
+    @property
+    def exit_term(self) -> Any:
+        """The reason that a process exits with when it does not catch this error."""
+        return self.reason
+
 
 class Exit(ExitReason):
     """Raised by ``exit(reason)`` in the process that ends itself; a normal way to stop with a reason."""
 
 
+class StartError(ExitReason):
+    """A process did not start: its ``init`` failed with ``reason``, or its name is taken (``(already_started, pid)``)."""
+
+
 class CallError(ExitReason):
-    """A call did not get its answer; subclasses say why. ``reason`` is what ``gen_server:call`` would exit with."""
+    """A call did not get its answer; subclasses say why.
+
+    ``reason`` is the plain Erlang reason (``noproc``, ``timeout``, ``(nodedown, node)``, the exit reason of the server),
+    ``call`` what was called. ``gen_server:call`` exits with the pair of both, and so does a process that lets this error
+    pass: see ``exit_term``.
+    """
+
+    def __init__(self, reason: Any, message: str | None = None, *, call: Any = None) -> None:
+        super().__init__(reason, message)
+        self.call = call
+
+    @property
+    def exit_term(self) -> Any:
+        return self.reason if self.call is None else (self.reason, self.call)
 
 
 class NoProc(CallError):
@@ -112,3 +134,7 @@ class RemoteError(BarrelError):
 
 class InternalError(BarrelError):
     """A bug in barrel_p2p itself. Please report it with the traceback."""
+
+
+class ReceiveConflict(BarrelError):
+    """Two tasks of one process wait in ``receive`` at once; only one may, or messages would go to either by chance."""

@@ -1,1 +1,8 @@
-"""Processes, mailboxes, links, monitors, gen_server, supervisor, timers: one node, no network."""
+"""Processes of one node: mailboxes, links, monitors, servers, supervisors; no network.
+
+current   which process this code runs in
+process   the record of one process; gate: how senders wait; steps: how a process is run and interrupted
+signals   links, monitors, exit signals
+runtime   the table, names, delivery, spawn, stop; remote: what it asks of the network
+api       spawn, send, receive, link, ...: what users call; names: global_ and via
+"""

@@ -6,7 +6,11 @@ has one small immutable class here; everything else is a plain Python value (the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
+
+#: How ``Pid.send`` sends; set by the process layer, which terms must not import.
+send_hook: Callable[[Any, Any], None] | None = None
 
 
 class Atom(str):
@@ -35,6 +39,12 @@ class Pid:
         self.serial: Final = serial
         self.creation: Final = creation
         self._etf: bytes | None = None  # the codec's own cache of the encoded form
+
+    def send(self, message: Any) -> None:
+        """Send a message to this process: the same as ``send(pid, message)``."""
+        if send_hook is None:
+            raise RuntimeError("import barrel_p2p before sending to a pid")
+        send_hook(self, message)
 
     def __eq__(self, other: object) -> bool:
         if self is other:

@@ -1,0 +1,500 @@
+"""The functions that processes are written with, named as in Erlang."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from itertools import islice
+from types import coroutine as _generator_coroutine
+from typing import TYPE_CHECKING, Any, NoReturn, overload
+
+from ..errors import Exit, NoProc, NotConnected, ReceiveConflict
+from ..term import types as _types
+from ..term.types import Atom, Pid, Reference
+from .current import current, current_process, runtime_of
+from .names import ServerName
+from .process import EXITING, RUNNING, Process
+from .reasons import DOWN, KILLED, as_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from .runtime import Runtime
+
+Function = Callable[..., Coroutine[Any, Any, Any]]
+
+
+def self_pid() -> Pid:
+    """The pid of the current process.
+
+    Raises:
+        NotInProcess: there is none.
+    """
+    return current_process().pid
+
+
+# --- messages ---------------------------------------------------------------------------------------------------------
+
+
+def send(to: Any, message: Any) -> None:
+    """Send ``message``; never waits, and a dead receiver is no error.
+
+    >>> send(pid, ("work", 1))
+    >>> send("logger", "text")                        # a name of this node
+    >>> send(("logger", "other@127.0.0.1"), "text")   # a name of any node
+
+    Args:
+        to: a ``Pid``, a name registered on this node, a ``(name, node)``, an alias, or a ``global_`` / ``via`` name.
+        message: on this node the receiver gets the very object, to another node a copy.
+
+    Raises:
+        NoProc: ``to`` is a name without node and nobody has it (``badarg`` in Erlang).
+        EncodeError: the message has no form as a term and the receiver is on another node; nothing was sent.
+        NotInProcess: called outside of any process.
+    """
+    process = current_process()
+    if type(to) is Pid:
+        runtime = process.runtime
+        if to.node == runtime.name:
+            target = runtime.processes.get(to.id | to.serial << 32)
+            if target is not None and to.creation == runtime.creation:
+                gate = target.put(message)
+                if gate is not None:
+                    process.suspend(gate)
+            return
+    process.runtime.route(process, to, message)
+
+
+async def receive(*, match: Callable[[Any], Any] | None = None, timeout: float | None = None) -> Any:
+    """The next message, or the first one that ``match`` accepts; the others stay in the mailbox, in order.
+
+    >>> message = await receive(timeout=1.0)
+    >>> reply = await receive(match=lambda m: isinstance(m, tuple) and m[0] == ref)
+
+    Args:
+        match: called with each message, oldest first, until it returns something true.
+        timeout: seconds to wait; 0 only looks at what is there; ``None`` waits for ever.
+
+    Raises:
+        TimeoutError: no such message came in time.
+        ReceiveConflict: another task of this process waits in ``receive`` already.
+        NotInProcess: called outside of any process.
+    """
+    process = current.get() or current_process()
+    mailbox = process.mailbox
+    if process.reductions > 0:
+        process.reductions -= 1
+        if match is None and mailbox:
+            return mailbox.popleft()
+    elif process.gates or process.status != RUNNING or process.exhausted():
+        await _give_way(process)
+    process.scanned = 0
+    timed_out = timeout is not None and timeout <= 0
+    deadline = None
+    while True:
+        if match is None:
+            if mailbox:
+                message = mailbox.popleft()
+                break
+        elif (position := _scan(process, match)) >= 0:
+            message = mailbox[position]
+            del mailbox[position]
+            break
+        if timed_out:
+            raise TimeoutError(f"no message within {timeout} s")
+        if process.waiter is not None:
+            raise ReceiveConflict(f"another task of {process.pid!r} waits in receive() already")
+        loop = process.runtime.loop
+        process.reductions = process.budget
+        waiter = process.waiter = loop.create_future()
+        if timeout is None and match is None:
+            try:
+                await waiter
+            finally:
+                process.waiter = None
+        else:
+            if timeout is not None and deadline is None:
+                deadline = loop.time() + timeout
+            timed_out = await _wait(process, waiter, deadline, match is not None)
+    if process.bounded:
+        process.took()
+    return message
+
+
+def _scan(process: Process, match: Callable[[Any], Any]) -> int:
+    """The position of the first message that ``match`` accepts, or -1; goes on where the last scan stopped."""
+    position = process.scanned
+    for message in islice(process.mailbox, position, None):
+        if match(message):
+            return position
+        position += 1
+    process.scanned = position
+    return -1
+
+
+async def _wait(
+    process: Process, waiter: asyncio.Future[Any], deadline: float | None, selective: bool
+) -> bool:
+    """Wait for the next message; true when the deadline came first."""
+    timer = None
+    if deadline is not None:
+        timer = process.runtime.loop.call_at(deadline, _expire, waiter)
+    if selective:
+        process.choosy(1)
+    try:
+        return await waiter is not None
+    finally:
+        process.waiter = None
+        if selective:
+            process.choosy(-1)
+        if timer is not None:
+            timer.cancel()
+
+
+def _expire(waiter: asyncio.Future[Any]) -> None:
+    if not waiter.done():
+        waiter.set_result(TimeoutError)
+
+
+async def _give_way(process: Process) -> None:
+    """Let the loop turn once, wait for the gates, and don't let a process that exits go on."""
+    process.reductions = process.budget
+    await _pause()
+    if process.gates:
+        await process.pass_gates()
+    if process.status != RUNNING:
+        raise asyncio.CancelledError(process.exit_reason)
+
+
+@_generator_coroutine
+def _pause() -> Generator[None, None, None]:
+    yield
+
+
+class Timer:
+    """A message to come, made by ``send_after``."""
+
+    __slots__ = ("_handle", "_runtime")
+
+    def __init__(self, runtime: Runtime, seconds: float, to: Any, message: Any) -> None:
+        self._runtime = runtime
+        self._handle: asyncio.TimerHandle | None = runtime.loop.call_later(seconds, self._fire, to, message)
+        runtime.timers[self._handle] = None
+
+    def _fire(self, to: Any, message: Any) -> None:
+        self._forget()
+        try:
+            self._runtime.route(None, to, message)
+        except NoProc:
+            pass  # the name is gone: as silent as a dead pid
+
+    def _forget(self) -> None:
+        if self._handle is not None:
+            self._runtime.timers.pop(self._handle, None)
+            self._handle = None
+
+    def cancel(self) -> float | None:
+        """Cancel; the seconds that were left, ``None`` when the message was sent (or the timer cancelled) before."""
+        handle = self._handle
+        if handle is None or handle.cancelled():
+            return None
+        left = max(0.0, handle.when() - self._runtime.loop.time())
+        handle.cancel()
+        self._forget()
+        return left
+
+
+def send_after(seconds: float, to: Any, message: Any) -> Timer:
+    """Send ``message`` to ``to`` in ``seconds``; silent when the receiver is gone by then."""
+    return Timer(current_process().runtime, seconds, to, message)
+
+
+def cancel_timer(timer: Timer) -> float | None:
+    """Cancel a timer: the seconds that were left, or ``None`` when its message has been sent already."""
+    return timer.cancel()
+
+
+# --- spawning ---------------------------------------------------------------------------------------------------------
+
+
+@overload
+def spawn(
+    func: Function | Coroutine[Any, Any, Any],
+    *args: Any,
+    node: None = None,
+    name: str | None = None,
+    max_mailbox: int | None = None,
+    when_full: str = "wait",
+) -> Pid: ...
+@overload
+def spawn(func: Any, *args: Any, node: Any, name: str | None = None, max_mailbox: int | None = None) -> Any: ...
+def spawn(
+    func: Any,
+    *args: Any,
+    node: Any = None,
+    name: str | None = None,
+    max_mailbox: int | None = None,
+    when_full: str = "wait",
+) -> Any:
+    """Start a process that runs ``func(*args)``; its pid.
+
+    >>> pid = spawn(worker, 1, name="worker")
+    >>> pid = await spawn(worker, 1, node="other@127.0.0.1")     # where worker is exported
+
+    Args:
+        func: an async function, or a coroutine.
+        node: the name of another node, and the result is an awaitable of the pid; or a ``Node`` of this OS process, to
+            spawn from code that is no process.
+        name: registers the process before it runs.
+        max_mailbox: bound of its mailbox, in messages; see ``docs/concepts/processes.md`` for what happens there.
+        when_full: ``wait`` (senders wait at their await points), ``drop`` or ``exit``.
+
+    Raises:
+        NameTaken: the name is in use; nothing was started.
+        NotInProcess: called outside of any process and without a ``Node``.
+    """
+    if isinstance(node, str) and node != current_process().runtime.name:
+        return _spawn_remote(node, func, args, name, link=False)
+    runtime = runtime_of(None if isinstance(node, str) else node)
+    return runtime.spawn(func, args, name=name, max_mailbox=max_mailbox, when_full=when_full).pid
+
+
+def spawn_link(
+    func: Any,
+    *args: Any,
+    node: str | None = None,
+    name: str | None = None,
+    max_mailbox: int | None = None,
+    when_full: str = "wait",
+) -> Any:
+    """``spawn`` and ``link`` in one step, so that no death falls between the two; see ``spawn``."""
+    process = current_process()
+    if node is not None and node != process.runtime.name:
+        return _spawn_remote(node, func, args, name, link=True)
+    return process.runtime.spawn(
+        func, args, link_to=process, name=name, max_mailbox=max_mailbox, when_full=when_full
+    ).pid
+
+
+def spawn_monitor(
+    func: Any,
+    *args: Any,
+    node: str | None = None,
+    name: str | None = None,
+    max_mailbox: int | None = None,
+    when_full: str = "wait",
+) -> Any:
+    """``spawn`` and ``monitor`` in one step: ``(pid, reference)``; see ``spawn``."""
+    process = current_process()
+    ref = process.runtime.reference()
+    if node is not None and node != process.runtime.name:
+        return _with(_spawn_remote(node, func, args, name, link=False, monitor=ref), ref)
+    spawned = process.runtime.spawn(
+        func, args, monitor_by=(process, ref), name=name, max_mailbox=max_mailbox, when_full=when_full
+    )
+    return spawned.pid, ref
+
+
+def _spawn_remote(
+    node: str, func: Any, args: tuple[Any, ...], name: str | None, *, link: bool, monitor: Reference | None = None
+) -> Awaitable[Pid]:
+    process = current_process()
+    if process.runtime.remote is None:
+        raise NotConnected(f"can't spawn on {node}: this runtime has no network")
+    registered = None if name is None else Atom(name)
+    return process.runtime.remote.spawn_request(
+        process, Atom(node), func, args, link=link, monitor=monitor, name=registered
+    )
+
+
+async def _with(pid: Awaitable[Pid], ref: Reference) -> tuple[Pid, Reference]:
+    return await pid, ref
+
+
+# --- links, monitors, exits -------------------------------------------------------------------------------------------
+
+
+def link(pid: Pid) -> None:
+    """Link the current process with ``pid``: when one ends, the other gets an exit signal with its reason.
+
+    Linking to a process that is dead is a signal too, ``noproc``.
+    """
+    process = current_process()
+    process.runtime.link(process, pid)
+
+
+def unlink(pid: Pid) -> None:
+    """Remove the link; no EXIT of it arrives any more (one that is in the mailbox already stays there)."""
+    process = current_process()
+    process.runtime.unlink(process, pid)
+
+
+def monitor(target: Pid | str | tuple[str, str]) -> Reference:
+    """Be told once by ``(DOWN, reference, process, target, reason)`` when ``target`` ends.
+
+    The reason is ``noproc`` when it does not exist, ``noconnection`` when its node can't be reached.
+
+    Args:
+        target: a pid, a name of this node, or a ``(name, node)``; for a name, the message has ``(name, node)``.
+    """
+    process = current_process()
+    runtime = process.runtime
+    if isinstance(target, str):
+        target = (target, runtime.name)
+    watched = target if isinstance(target, Pid) else (Atom(target[0]), Atom(target[1]))
+    ref = runtime.reference()
+    runtime.monitor(process.pid, process, watched, ref)
+    return ref
+
+
+def demonitor(ref: Reference, flush: bool = False) -> bool:
+    """End a monitor; with ``flush`` a DOWN of it that is in the mailbox is removed. False when it had fired."""
+    process = current_process()
+    ended = process.runtime.demonitor(process, ref)
+    if flush and not ended:
+        for position, message in enumerate(process.mailbox):
+            if type(message) is tuple and len(message) == 5 and message[0] == DOWN and message[1] == ref:
+                del process.mailbox[position]
+                process.scanned = 0
+                break
+    return ended
+
+
+@overload
+def exit(reason: Any = ..., /) -> NoReturn: ...
+@overload
+def exit(pid: Pid, reason: Any, /) -> None: ...
+def exit(*args: Any) -> None:
+    """``exit(reason)`` ends the current process; ``exit(pid, reason)`` sends an exit signal.
+
+    >>> exit("shutdown")
+    >>> exit(pid, "kill")        # can't be trapped; the others hear ``killed``
+
+    ``exit(reason)`` raises ``Exit``, which ``except Exception`` can catch, as Erlang's ``catch`` can. A signal with a reason
+    other than ``normal`` ends a process that does not trap exits; one that does gets ``(EXIT, sender, reason)``.
+
+    Args:
+        reason: any term; a plain ``str`` means the atom. Without one: ``normal``.
+    """
+    if len(args) < 2:
+        raise Exit(as_reason(args[0]) if args else Atom("normal"))
+    pid, reason = args
+    reason = as_reason(reason)
+    process = current_process()
+    runtime = process.runtime
+    if pid == process.pid and process.status == RUNNING and process.task is _task_here():
+        hard = reason == "kill" and isinstance(reason, Atom)
+        if (hard or not process.trap_exit) and process.steps is not None:
+            runtime.doom(process, KILLED if hard else reason)
+            raise process.steps.unwind_here()
+    if pid.node == runtime.name:
+        target = runtime.find(pid)
+        if target is not None:
+            runtime.exit_signal(target, process.pid, reason, linked=False)
+    elif runtime.remote is not None:
+        runtime.remote.exit(process.pid, pid, reason)
+
+
+def _task_here() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # a callback of the loop, which inherits the context but is no task
+        return None
+
+
+def process_flag(flag: str, value: Any) -> Any:
+    """Set a flag of the current process; its old value. The only flag is ``trap_exit`` (bool)."""
+    if flag != "trap_exit":
+        raise ValueError(f"there is no process flag {flag!r}; trap_exit is the only one")
+    process = current_process()
+    old, process.trap_exit = process.trap_exit, bool(value)
+    return old
+
+
+# --- names, aliases, the table ----------------------------------------------------------------------------------------
+
+
+def register(name: str, pid: Pid | None = None) -> None:
+    """Give a process of this node (without ``pid`` the current one) a name.
+
+    Raises:
+        NameTaken: the name is in use, the process has one already, or it is not alive or not of this node.
+    """
+    process = current_process()
+    process.runtime.register(name, process.pid if pid is None else pid)
+
+
+def unregister(name: str) -> None:
+    """Take a name away.
+
+    Raises:
+        NoProc: nobody has it.
+    """
+    current_process().runtime.unregister(name)
+
+
+def whereis(name: str | ServerName) -> Pid | None:
+    """The process with that name: of this node, or of a registry by ``global_`` or ``via``."""
+    runtime = current_process().runtime
+    if isinstance(name, ServerName):
+        return name.whereis_now(runtime)
+    process = runtime.find_name(name)
+    return None if process is None else process.pid
+
+
+def alias(*, reply: bool = False) -> Reference:
+    """A reference that works as an address of this process until ``unalias``; with ``reply`` for one message only."""
+    process = current_process()
+    return process.runtime.alias(process, reply=reply)
+
+
+def unalias(ref: Reference) -> bool:
+    """Deactivate an alias of this process: what is sent to it from now on is dropped. False when it was not active."""
+    process = current_process()
+    return process.runtime.unalias(process, ref)
+
+
+def is_alive(pid: Pid) -> bool:
+    """Whether a process of this node is alive and not about to end.
+
+    Raises:
+        ValueError: the pid belongs to another node; monitor it instead.
+    """
+    runtime = current_process().runtime
+    if pid.node != runtime.name:
+        raise ValueError(f"{pid!r} is on another node; use monitor() to learn whether it lives")
+    process = runtime.find(pid)
+    return process is not None and process.status < EXITING
+
+
+def processes() -> list[Pid]:
+    """The pids of all processes of this node."""
+    return [process.pid for process in current_process().runtime.processes.values()]
+
+
+_types.send_hook = send  # Pid.send(message) is this send; terms themselves know no processes
+
+__all__ = [
+    "Timer",
+    "alias",
+    "cancel_timer",
+    "demonitor",
+    "exit",
+    "is_alive",
+    "link",
+    "monitor",
+    "process_flag",
+    "processes",
+    "receive",
+    "register",
+    "self_pid",
+    "send",
+    "send_after",
+    "spawn",
+    "spawn_link",
+    "spawn_monitor",
+    "unalias",
+    "unlink",
+    "unregister",
+    "whereis",
+]

@@ -1,0 +1,43 @@
+"""The current process: a context variable, so every task a process starts knows the process it works for."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from ..errors import NotInProcess
+
+if TYPE_CHECKING:
+    from .process import Process
+    from .runtime import Runtime
+
+current: ContextVar[Process | None] = ContextVar("barrel_p2p_process", default=None)
+
+
+def current_process() -> Process:
+    """The process this code runs in.
+
+    Raises:
+        NotInProcess: neither a process nor a task that a process started.
+    """
+    process = current.get()
+    if process is None:
+        raise NotInProcess("no current process: call this inside a spawned function or inside `async with Node(...)`")
+    return process
+
+
+def runtime_of(node: Any) -> Runtime:
+    """The runtime that ``node`` names: a ``Node``, a ``Runtime``, or the one of the current process for ``None``."""
+    if node is None:
+        process = current.get()
+        if process is None:
+            raise NotInProcess(
+                "no current process: call this inside a spawned function or inside `async with Node(...)`, "
+                "or give node="
+            )
+        return process.runtime
+    runtime: Runtime = getattr(node, "runtime", node)
+    return runtime
+
+
+__all__ = ["current", "current_process", "runtime_of"]

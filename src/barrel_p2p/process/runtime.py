@@ -1,0 +1,429 @@
+"""The processes of one node: their table, their names, delivery, spawning and stopping.
+
+A runtime belongs to one event loop and knows nothing of the network; what is meant for another node goes to ``remote``.
+All of it runs on the loop's thread, so a send is an append and a signal takes effect before the call returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from collections.abc import Callable, Coroutine
+from contextvars import Token, copy_context
+from typing import Any, Final
+
+from ..errors import Exit, NameTaken, NoProc
+from ..term.types import Atom, Pid, Reference
+from .current import current
+from .names import Resolver, ServerName
+from .process import DEAD, EXITING, RUNNING, BoundedProcess, Process
+from .reasons import KILL, NOPROC, NORMAL, SHUTDOWN, reason_of
+from .remote import Remote
+from .signals import Signals
+from .steps import Steps
+
+MAX_ID: Final = (1 << 28) - 1  # older nodes keep 28 bits of a pid's number and 13 of its serial
+MAX_SERIAL: Final = (1 << 13) - 1
+WORD: Final = 0xFFFFFFFF
+LOW_WORD: Final = (1 << 18) - 1  # older nodes keep 18 bits of a reference's first word
+
+
+class Runtime(Signals):
+    """The processes of one node.
+
+    Example:
+        >>> runtime = Runtime(Atom("a@127.0.0.1"), creation=1)
+        >>> with runtime.block():                      # the code in the block is a process
+        ...     pid = spawn(worker)
+
+    Args:
+        name: the node's name; every pid carries it.
+        creation: tells this life of the node from earlier ones, 1 to 2**32 - 1.
+        remote: what sends to other nodes; without it every other node is unreachable.
+        rng: where references start; the system's randomness unless a test wants them repeatable.
+        exit_grace: seconds a process may take to unwind after an exit signal (5.0, OTP's default shutdown time).
+    """
+
+    def __init__(
+        self,
+        name: Atom,
+        creation: int,
+        *,
+        remote: Remote | None = None,
+        rng: random.Random | None = None,
+        exit_grace: float = 5.0,
+    ) -> None:
+        super().__init__()
+        rng = rng or random.SystemRandom()
+        self.name = Atom(name)
+        self.creation: Final = creation
+        self.remote = remote
+        self.exit_grace = exit_grace
+        #: The sender of signals that no process sends, such as the shutdown of the node.
+        self.pid: Final = Pid(self.name, 0, 0, creation)
+        self.processes: dict[int, Process] = {}  # key: pid.id | pid.serial << 32
+        self.names: dict[str, Process] = {}
+        #: Active aliases of ours: a process (its mailbox takes the messages) or the future of a call (takes one reply).
+        self.aliases: dict[tuple[int, ...], Process | asyncio.Future[Any]] = {}
+        self.name_resolvers: dict[Any, Resolver] = {}
+        self.timers: dict[asyncio.TimerHandle, None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._id = 0
+        self._serial = 0
+        self._ref: Final = [rng.getrandbits(18), rng.getrandbits(32), rng.getrandbits(31)]
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop this runtime belongs to: the one that ran when it was first used."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    # --- identities -------------------------------------------------------------------------------------------------
+
+    def reference(self) -> Reference:
+        """A new unique reference."""
+        words = self._ref
+        words[0] += 1
+        if words[0] > LOW_WORD:
+            words[0] = 0
+            words[1] = (words[1] + 1) & WORD
+            if words[1] == 0:
+                words[2] = (words[2] + 1) & WORD
+        return Reference(self.name, self.creation, (words[0], words[1], words[2]))
+
+    def _new_pid(self) -> tuple[int, Pid]:
+        while True:
+            self._id += 1
+            if self._id > MAX_ID:
+                self._id = 1
+                self._serial = (self._serial + 1) & MAX_SERIAL
+            key = self._id | self._serial << 32
+            if key not in self.processes:
+                return key, Pid(self.name, self._id, self._serial, self.creation)
+
+    def find(self, pid: Pid) -> Process | None:
+        """The process of this node with that pid, unless it is dead."""
+        process = self.processes.get(pid.id | pid.serial << 32)
+        if process is None or pid.creation != self.creation or pid.node != self.name:
+            return None
+        return process
+
+    # --- names ------------------------------------------------------------------------------------------------------
+
+    def find_name(self, name: str) -> Process | None:
+        """The process registered by ``name`` on this node."""
+        return self.names.get(name)
+
+    def register(self, name: str, pid: Pid) -> None:
+        """Give a live process of this node a name.
+
+        Raises:
+            NameTaken: the name is in use, the process has a name already, or there is no such live process here.
+        """
+        process = self.find(pid)
+        if process is None or process.status != RUNNING:
+            raise NameTaken(f"can't register {name!r}: {pid!r} is no live process of this node")
+        if process.name is not None:
+            raise NameTaken(f"can't register {name!r}: {pid!r} is already registered as {process.name!r}")
+        if name in self.names or name == "undefined":
+            raise NameTaken(f"can't register {name!r}: the name is in use")
+        process.name = Atom(name)
+        self.names[process.name] = process
+
+    def unregister(self, name: str) -> None:
+        """Take a name away.
+
+        Raises:
+            NoProc: nobody has it.
+        """
+        process = self.names.pop(name, None)
+        if process is None:
+            raise NoProc(NOPROC, f"can't unregister {name!r}: nobody has that name")
+        process.name = None
+
+    # --- delivery ---------------------------------------------------------------------------------------------------
+
+    def deliver(self, to: Pid, message: Any) -> None:
+        """To a pid; dropped when it is dead."""
+        process = self.find(to)
+        if process is not None:
+            process.put(message)
+
+    def deliver_name(self, name: Atom, message: Any) -> None:
+        """To a registered name; dropped when nobody has it."""
+        process = self.names.get(name)
+        if process is not None:
+            process.put(message)
+
+    def deliver_alias(self, ref: Reference, message: Any) -> None:
+        """To an alias; dropped when it is not active (any more)."""
+        target = self.aliases.get(ref.ids)
+        if target is None or ref.creation != self.creation or ref.node != self.name:
+            return
+        if isinstance(target, Process):
+            if target.aliases and target.aliases.get(ref.ids):
+                self.unalias(target, ref)
+            target.put(message)
+        elif type(message) is tuple and len(message) == 2 and not target.done():
+            target.set_result(message[1])
+
+    def route(self, sender: Process | None, to: Any, message: Any) -> None:
+        """Send to anything: a pid, an alias, a name, a ``(name, node)`` or a ``global_`` / ``via`` name.
+
+        Raises:
+            NoProc: ``to`` is a name without a node that nobody has.
+            TypeError: ``to`` is none of these.
+        """
+        gate = None
+        if isinstance(to, Pid):
+            if to.node != self.name:
+                self._route_remote(sender, to, message)
+            elif (process := self.find(to)) is not None:
+                gate = process.put(message)
+        elif isinstance(to, Reference):
+            if to.node != self.name:
+                self._route_remote(sender, to, message)
+            else:
+                self.deliver_alias(to, message)
+        elif isinstance(to, (str, ServerName)):
+            gate = self._route_name(sender, to, message)
+        elif isinstance(to, tuple) and len(to) == 2 and isinstance(to[0], str) and isinstance(to[1], str):
+            if to[1] != self.name:
+                self._route_remote(sender, (Atom(to[0]), Atom(to[1])), message)
+            elif (process := self.names.get(to[0])) is not None:
+                gate = process.put(message)
+        else:
+            raise TypeError(f"can't send to {to!r}: it is no pid, alias, name or (name, node)")
+        if gate is not None and sender is not None:
+            sender.suspend(gate)
+
+    def _route_name(self, sender: Process | None, to: str | ServerName, message: Any) -> Any:
+        process: Process | None
+        if isinstance(to, ServerName):
+            pid = to.whereis_now(self)
+            if pid is not None and pid.node != self.name:
+                self._route_remote(sender, pid, message)
+                return None
+            process = None if pid is None else self.find(pid)
+        else:
+            process = self.names.get(to)
+        if process is None:
+            raise NoProc(NOPROC, f"nobody is registered as {to!r}")
+        return process.put(message)
+
+    def _route_remote(self, sender: Process | None, to: Any, message: Any) -> None:
+        if self.remote is not None:
+            self.remote.send(sender, to, message)
+
+    # --- aliases ----------------------------------------------------------------------------------------------------
+
+    def alias(self, process: Process, *, reply: bool = False) -> Reference:
+        """A new alias of ``process``; with ``reply`` the first message through it is the last."""
+        ref = self.reference()
+        self.aliases[ref.ids] = process
+        if process.aliases is None:
+            process.aliases = {}
+        process.aliases[ref.ids] = reply
+        return ref
+
+    def unalias(self, process: Process, ref: Reference) -> bool:
+        """Deactivate an alias of ``process``; false when it was not active."""
+        if not process.aliases or ref.ids not in process.aliases or ref.node != self.name:
+            return False
+        del process.aliases[ref.ids]
+        del self.aliases[ref.ids]
+        return True
+
+    # --- spawning ---------------------------------------------------------------------------------------------------
+
+    def spawn(
+        self,
+        func: Callable[..., Coroutine[Any, Any, Any]] | Coroutine[Any, Any, Any],
+        args: tuple[Any, ...] = (),
+        *,
+        link_to: Process | Pid | None = None,
+        monitor_by: tuple[Process | Pid, Reference] | None = None,
+        name: str | None = None,
+        max_mailbox: int | None = None,
+        when_full: str = "wait",
+        trap_exit: bool = False,
+    ) -> Process:
+        """Start a process that runs ``func(*args)``, or a coroutine.
+
+        Args:
+            link_to: a process that is linked with the new one from its first moment; a pid of another node is recorded
+                without a signal, since the spawn itself tells that node.
+            monitor_by: who watches the new process, with the reference to watch by; again also a pid of another node.
+            name: registers the new process.
+            max_mailbox, when_full: bound of the mailbox and what happens there, see ``BoundedProcess``.
+
+        Raises:
+            NameTaken: the name is in use; nothing was started.
+            TypeError: ``func`` gives no coroutine.
+        """
+        loop = self.loop
+        coro = func(*args) if callable(func) else func
+        if not inspect.iscoroutine(coro) and not isinstance(coro, Coroutine):
+            raise TypeError(f"spawn needs an async function or a coroutine, not {func!r}")
+        try:
+            process = self._new_process(max_mailbox, when_full, name)
+        except BaseException:
+            coro.close()
+            raise
+        process.trap_exit = trap_exit
+        process.steps = Steps(process, coro)
+        if link_to is not None:
+            self._link_spawned(process, link_to)
+        if monitor_by is not None:
+            self._monitor_spawned(process, *monitor_by)
+        context = copy_context()
+        context.run(current.set, process)
+        process.task = loop.create_task(process.steps, context=context)  # type: ignore[arg-type]
+        return process
+
+    def _new_process(self, max_mailbox: int | None, when_full: str, name: str | None) -> Process:
+        key, pid = self._new_pid()
+        if max_mailbox is None:
+            process = Process(self, pid)
+        else:
+            process = BoundedProcess(self, pid, max_mailbox, when_full)
+        self.processes[key] = process
+        if name is not None:
+            try:
+                self.register(name, pid)
+            except NameTaken:
+                del self.processes[key]
+                raise
+        return process
+
+    def _link_spawned(self, process: Process, other: Process | Pid) -> None:
+        if isinstance(other, Process):
+            self.link(other, process.pid)
+        else:
+            self.add_link(process.pid, other)
+
+    def _monitor_spawned(self, process: Process, watcher: Process | Pid, ref: Reference) -> None:
+        if isinstance(watcher, Process):
+            self.monitor(watcher.pid, watcher, process.pid, ref)
+        else:
+            self.monitor_in(watcher, process.pid, ref)
+
+    def finish(self, process: Process, reason: Any) -> None:
+        """A process has ended: take it off the table, then tell those who asked to know."""
+        if process.status == DEAD:
+            return
+        process.status = DEAD
+        process.attention = True
+        process.exit_reason = reason
+        pid = process.pid
+        del self.processes[pid.id | pid.serial << 32]
+        if process.name is not None:
+            del self.names[process.name]
+        if process.aliases:
+            for ids in process.aliases:
+                self.aliases.pop(ids, None)
+            process.aliases = None
+        process.leave_gates()
+        process.took()
+        process.mailbox.clear()
+        process.waiter = None
+        process.task = process.steps = None  # breaks the cycle, so that the dead need no garbage collector
+        if process.links or process.monitored_by or process.monitors:
+            self._fire_all(process, reason)
+
+    # --- the user's own task as a process ---------------------------------------------------------------------------
+
+    def block(self, *, name: str | None = None) -> Block:
+        """``with runtime.block() as process:`` makes the running task a process for the block."""
+        return Block(self, name)
+
+    # --- stopping ---------------------------------------------------------------------------------------------------
+
+    async def stop(self, reason: Any = SHUTDOWN, timeout: float = 5.0) -> None:
+        """End all processes but the caller's, and wait until their tasks are gone.
+
+        Each gets an exit signal with ``reason`` (servers and supervisors take it as their parent's, so they terminate
+        in order), then, after ``timeout`` seconds, ``kill``. Timers of ``send_after`` are cancelled.
+        """
+        await self._end_all(reason, timeout)
+        await self._end_all(KILL, timeout)
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+
+    async def _end_all(self, reason: Any, timeout: float) -> None:
+        deadline = self.loop.time() + timeout
+        signalled: set[Process] = set()
+        mine = current.get()
+        while True:
+            rest = [
+                process
+                for process in self.processes.values()
+                if process is not mine and not isinstance(process.steps, Block)
+            ]
+            for process in rest:
+                if process not in signalled:
+                    signalled.add(process)
+                    self.exit_signal(process, self.pid, reason, linked=False)
+            tasks = [process.task for process in rest if process.task is not None]
+            remaining = deadline - self.loop.time()
+            if not tasks or remaining <= 0:
+                return
+            await asyncio.wait(tasks, timeout=remaining)
+
+
+class Block:
+    """Makes the task that enters it a process until it leaves.
+
+    An exit signal that ends this process cancels the block and comes out of it as ``Exit`` with the signal's reason. The
+    task is the user's own, so gates hold it at the await points of this library only.
+    """
+
+    __slots__ = ("_cancels", "_name", "_runtime", "_token", "process")
+
+    def __init__(self, runtime: Runtime, name: str | None) -> None:
+        self._runtime: Final = runtime
+        self._name: Final = name
+        self._token: Token[Process | None] | None = None
+        self._cancels = 0
+
+    def __enter__(self) -> Process:
+        runtime = self._runtime
+        process = self.process = runtime._new_process(None, "wait", self._name)
+        process.task = asyncio.current_task(runtime.loop)
+        process.steps = self
+        self._token = current.set(process)
+        return process
+
+    def unwind(self, *, hard: bool) -> None:
+        """An exit signal ends this process: cancel the block, once."""
+        task = self.process.task
+        if task is not None and not self._cancels:
+            self._cancels += 1
+            task.cancel()
+
+    def unwind_here(self) -> BaseException:
+        """The block ended itself: the error to raise right there."""
+        return asyncio.CancelledError(self.process.exit_reason)
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        process = self.process
+        task, exiting = process.task, process.status == EXITING
+        if exiting:
+            reason = process.exit_reason
+        else:
+            reason = NORMAL if error is None else reason_of(error)
+        self._runtime.finish(process, reason)
+        if self._token is not None:
+            current.reset(self._token)
+        if exiting and task is not None:
+            cancelling = task.cancelling()
+            for _ in range(self._cancels):
+                cancelling = task.uncancel()
+            if not cancelling and (error is None or isinstance(error, asyncio.CancelledError)):
+                raise Exit(reason) from None
+
+
+__all__ = ["Block", "Runtime"]
