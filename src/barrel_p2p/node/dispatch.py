@@ -13,9 +13,10 @@ from typing import Any
 from barrel_p2p.errors import ProtocolError
 from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.node.channel import Batch, Channel, Control
-from barrel_p2p.proto.control import Op
+from barrel_p2p.node.spawner import Spawner
+from barrel_p2p.proto.control import Op, check
 from barrel_p2p.process.runtime import Runtime
-from barrel_p2p.term.types import Atom, Pid, Reference
+from barrel_p2p.term.types import Atom, Pid
 
 log = logging.getLogger("barrel_p2p.dispatch")
 
@@ -26,10 +27,11 @@ Handler = Callable[[Channel, Control, Any], None]
 
 
 class Dispatch:
-    """Delivers what arrives from peers to ``runtime``. ``spawn`` and ``spawn_reply`` go to the remote spawner."""
+    """Delivers what arrives from peers to ``runtime``; what belongs to remote spawns goes to ``spawner``."""
 
-    def __init__(self, runtime: Runtime, *, spawn: Handler, spawn_reply: Handler) -> None:
+    def __init__(self, runtime: Runtime, spawner: Spawner) -> None:
         self._runtime = runtime
+        self._spawner = spawner
         self._unknown: set[int] = set()
         self._handlers: dict[int, Handler] = {
             Op.LINK: self._link,
@@ -58,10 +60,10 @@ class Dispatch:
             Op.DEMONITOR_P: self._demonitor,
             Op.MONITOR_P_EXIT: self._monitor_exit,
             Op.PAYLOAD_MONITOR_P_EXIT: self._payload_monitor_exit,
-            Op.SPAWN_REQUEST: spawn,
-            Op.SPAWN_REQUEST_TT: spawn,
-            Op.SPAWN_REPLY: spawn_reply,
-            Op.SPAWN_REPLY_TT: spawn_reply,
+            Op.SPAWN_REQUEST: spawner.request_in,
+            Op.SPAWN_REQUEST_TT: spawner.request_in,
+            Op.SPAWN_REPLY: spawner.reply_in,
+            Op.SPAWN_REPLY_TT: spawner.reply_in,
         }
 
     def received(self, channel: Channel, batch: Batch) -> None:
@@ -69,35 +71,34 @@ class Dispatch:
         processes = self._runtime.processes
         creation = self._runtime.creation
         for control, message in batch:
-            try:
-                op = control[0]
-                if op == _SEND_SENDER or op == _SEND:
-                    to = control[2]
-                    if to.creation == creation:
-                        process = processes.get(to.id | to.serial << 32)
-                        if process is not None:
-                            process.put(message)
-                            if process.full:
-                                channel.wait_for_room(process)
+            if len(control) == 3 and (control[0] == _SEND_SENDER or control[0] == _SEND) and message is not NO_MESSAGE:
+                to = control[2]
+                if type(to) is Pid:
+                    process = processes.get(to.id | to.serial << 32)
+                    if process is not None and to.creation == creation:
+                        process.put(message)
+                        if process.full:
+                            channel.wait_for_room(process)
                     continue
-                handler = self._handlers.get(op)
-                if handler is None:
-                    self._skip(channel, op)
+            try:
+                op = check(control, has_payload=message is not NO_MESSAGE)
+                handler = self._handlers.get(control[0])
+                if op is None or handler is None:
+                    self._skip(channel, control[0])
                 else:
                     handler(channel, control, message)
-            except (ProtocolError, LookupError, TypeError, ValueError, AttributeError) as error:
+            except ProtocolError as error:
                 log.error(
                     "%s broke the distribution protocol with %.200r: %s; its channel is closed",
                     channel.name,
                     control,
                     error,
+                    extra={"peer": channel.name},
                 )
                 channel.close("protocol error")
                 return
 
-    def _skip(self, channel: Channel, op: object) -> None:
-        if not isinstance(op, int):
-            raise ProtocolError("the operation of a control message is not an integer")
+    def _skip(self, channel: Channel, op: int) -> None:
         if op not in self._unknown and len(self._unknown) < 256:
             self._unknown.add(op)
             log.warning("%s sent the unknown control message %d; it is skipped, now and later", channel.name, op)
@@ -105,31 +106,33 @@ class Dispatch:
     # --- sends ------------------------------------------------------------------------------------------------------
 
     def _send(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.deliver(_pid(control[2]), _payload(message))
+        self._runtime.deliver(control[2], message)
 
     def _reg_send(self, channel: Channel, control: Control, message: Any) -> None:
-        process = self._runtime.deliver_name(_atom(control[3]), _payload(message))
-        if process is not None and process.full:
-            channel.wait_for_room(process)
+        process = self._runtime.find_name(_name(control[3]))
+        if process is not None:
+            process.put(message)
+            if process.full:
+                channel.wait_for_room(process)
 
     def _alias_send(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.deliver_alias(_ref(control[2]), _payload(message))
+        self._runtime.deliver_alias(control[2], message)
 
     # --- links ------------------------------------------------------------------------------------------------------
 
     def _link(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.link_in(_theirs(channel, control[1]), _pid(control[2]))
+        self._runtime.link_in(_theirs(channel, control[1]), control[2])
 
     def _unlink(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.unlink_in(_theirs(channel, control[1]), _pid(control[2]))
+        self._runtime.unlink_in(_theirs(channel, control[1]), control[2])
 
     def _unlink_id(self, channel: Channel, control: Control, message: Any) -> None:
-        unlink_id, remote, local = control[1], _theirs(channel, control[2]), _pid(control[3])
+        unlink_id, remote, local = control[1], _theirs(channel, control[2]), control[3]
         self._runtime.unlink_in(remote, local)
         channel.send(None, (int(Op.UNLINK_ID_ACK), unlink_id, local, remote))
 
     def _unlink_ack(self, channel: Channel, control: Control, message: Any) -> None:
-        unlink_id, remote, local = control[1], _theirs(channel, control[2]), _pid(control[3])
+        unlink_id, remote, local = control[1], _theirs(channel, control[2]), control[3]
         if channel.unlinks.get((local, remote)) == unlink_id:
             del channel.unlinks[local, remote]
 
@@ -137,25 +140,27 @@ class Dispatch:
         self._link_broken(channel, control, control[-1])
 
     def _payload_exit(self, channel: Channel, control: Control, message: Any) -> None:
-        self._link_broken(channel, control, _payload(message))
+        self._link_broken(channel, control, message)
 
     def _link_broken(self, channel: Channel, control: Control, reason: Any) -> None:
-        remote, local = _theirs(channel, control[1]), _pid(control[2])
-        if (local, remote) not in channel.unlinks:  # else it crossed our UNLINK_ID and belongs to the removed link
-            self._runtime.exit_in(remote, local, reason, linked=True)
+        remote, local = _theirs(channel, control[1]), control[2]
+        if (local, remote) in channel.unlinks:
+            return  # it crossed our UNLINK_ID and belongs to the removed link
+        if not self._runtime.exit_in(remote, local, reason, linked=True):
+            self._spawner.early_exit(channel.name, remote, local, reason)
 
     def _exit2(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.exit_in(_theirs(channel, control[1]), _pid(control[2]), control[-1], linked=False)
+        self._runtime.exit_in(_theirs(channel, control[1]), control[2], control[-1], linked=False)
 
     def _payload_exit2(self, channel: Channel, control: Control, message: Any) -> None:
         self._runtime.exit_in(
-            _theirs(channel, control[1]), _pid(control[2]), _payload(message), linked=False
+            _theirs(channel, control[1]), control[2], message, linked=False
         )
 
     def _group_leader(self, channel: Channel, control: Control, message: Any) -> None:
-        process = self._runtime.process(_pid(control[2]))
+        process = self._runtime.find(control[2])
         if process is not None:
-            process.group_leader = _pid(control[1])
+            process.group_leader = control[1]
 
     def _ignore(self, channel: Channel, control: Control, message: Any) -> None:
         """Sent by OTP for its own bookkeeping; means nothing to us."""
@@ -163,51 +168,28 @@ class Dispatch:
     # --- monitors ---------------------------------------------------------------------------------------------------
 
     def _monitor(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.monitor_in(_theirs(channel, control[1]), _target(control[2]), _ref(control[3]))
+        self._runtime.monitor_in(_theirs(channel, control[1]), control[2] if type(control[2]) is Pid else _name(control[2]), control[3])
 
     def _demonitor(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.demonitor_in(_theirs(channel, control[1]), _ref(control[3]))
+        self._runtime.demonitor_in(_theirs(channel, control[1]), control[3])
 
     def _monitor_exit(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.down_in(_ref(control[3]), control[4], node=channel.name)
+        self._runtime.down_in(control[1], control[3], control[4], node=channel.name)
 
     def _payload_monitor_exit(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.down_in(_ref(control[3]), _payload(message), node=channel.name)
+        self._runtime.down_in(control[1], control[3], message, node=channel.name)
 
 
-def _pid(term: Any) -> Pid:
-    if type(term) is not Pid:
-        raise ProtocolError(f"{term!r:.100} stands where a pid belongs")
-    return term
-
-
-def _theirs(channel: Channel, term: Any) -> Pid:
+def _theirs(channel: Channel, pid: Pid) -> Pid:
     """A pid in whose name the peer speaks: it must be one of the peer's own."""
-    pid = _pid(term)
     if pid.node != channel.name:
         raise ProtocolError(f"{channel.name} speaks for {pid}, which is not its process")
     return pid
 
 
-def _ref(term: Any) -> Reference:
-    if type(term) is not Reference:
-        raise ProtocolError(f"{term!r:.100} stands where a reference belongs")
-    return term
+def _name(term: Any) -> Atom:
+    """A registered name; the codec gives three atoms as Python's own values."""
+    return term if type(term) is Atom else Atom(_NAMES[term])
 
 
-def _atom(term: Any) -> Atom:
-    if term is None:
-        return Atom("undefined")
-    if type(term) is not Atom:
-        raise ProtocolError(f"{term!r:.100} stands where an atom belongs")
-    return term
-
-
-def _target(term: Any) -> Pid | Atom:
-    return term if type(term) is Pid else _atom(term)
-
-
-def _payload(message: Any) -> Any:
-    if message is NO_MESSAGE:
-        raise ProtocolError("the message that belongs to it is missing")
-    return message
+_NAMES = {None: "undefined", True: "true", False: "false"}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from barrel_p2p.errors import EncodeError
-from barrel_p2p.net.quic import NO_MESSAGE
+from barrel_p2p.node.route import Route
+from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.process.process import Process
 from barrel_p2p.proto.control import Op
 from barrel_p2p.term.types import Atom, Pid, Reference
@@ -22,19 +23,12 @@ _SEND_SENDER = int(Op.SEND_SENDER)
 _ALIAS_SEND = int(Op.ALIAS_SEND)
 
 
-class Route(Protocol):
-    """A channel, or the queue of a channel that is being set up."""
-
-    unlinks: dict[tuple[Pid, Pid], int]
-
-    def send(self, sender: Process | None, control: tuple[Any, ...], message: Any = NO_MESSAGE) -> None: ...
-
-
 class RemoteSignals:
     """Implements ``process.remote.Remote`` over ``route``, which gives the way to a node by its name."""
 
-    def __init__(self, route: Callable[[Atom], Route | None], anonymous: Pid) -> None:
+    def __init__(self, route: Callable[[Atom], Route | None], anonymous: Pid, spawner: Spawner) -> None:
         self._route = route
+        self.spawn_request = spawner.request
         self._anonymous = anonymous  # who sends when the sender is no process
         self._unlink_ids = itertools.count(1)
 

@@ -21,27 +21,24 @@ from barrel_p2p.errors import (
     EncodeError,
     Exit,
     ExitReason,
+    NameTaken,
     NodeDown,
     ProtocolError,
     RemoteError,
 )
-from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.node.channel import Channel, Control
 from barrel_p2p.node.exports import Exports, Undefined, error_term
-from barrel_p2p.node.remote import Route
+from barrel_p2p.node.route import Route
 from barrel_p2p.process.process import Process
 from barrel_p2p.process.runtime import Runtime
-from barrel_p2p.proto.control import Op
+from barrel_p2p.process.signals import Monitor
+from barrel_p2p.proto.control import SPAWN_FLAG_LINK, SPAWN_FLAG_MONITOR, Op
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom, Pid, Reference
 
 log = logging.getLogger("barrel_p2p.spawn")
 
 MAX_SPAWNED_PER_PEER = 10_000  # live processes that one peer may have started here; a guess
-LINKED = 1  # bits of SPAWN_REPLY's flags
-MONITORED = 2
-
-_NOCONNECTION = Atom("noconnection")
 
 
 @dataclass(slots=True)
@@ -51,7 +48,7 @@ class _Request:
     node: Atom
     owner: Pid
     future: asyncio.Future[Pid]
-    monitored: bool
+    monitor: Monitor | None
     early_exits: dict[Pid, Any] = field(default_factory=dict)
 
 
@@ -80,17 +77,23 @@ class Spawner:
         link: bool,
         monitor: Reference | None,
         name: Atom | None,
+        down: asyncio.Future[Any] | None = None,
     ) -> Awaitable[Pid]:
-        """Ask ``node`` to spawn; the future gives the pid. ``function`` is ``"module:function"``, a pair, or a function."""
+        """Ask ``node`` to spawn; the future gives the pid.
+
+        Args:
+            function: ``"module:function"``, a pair, or a function.
+            monitor: Watch the new process by this reference; its exit reason goes to ``down``, or else as DOWN to ``caller``.
+        """
         module, function_name = mfa_name(function)
         options: list[Any] = [Atom("link")] if link else []
         if monitor is not None:
             options.append(Atom("monitor"))
         if name is not None:
             options.append((Atom("name"), name))
-        ref = monitor or self._runtime.new_reference()
+        ref = monitor or self._runtime.reference()
         owner = caller.pid if caller is not None else self._runtime.pid
-        request = _Request(node, owner, asyncio.get_running_loop().create_future(), monitor is not None)
+        request = _Request(node, owner, asyncio.get_running_loop().create_future(), None)
         request.future.add_done_callback(lambda future: future.cancelled() or future.exception())
         route = self._route(node)
         if route is None:
@@ -99,10 +102,13 @@ class Spawner:
         leader = caller.group_leader if caller is not None and caller.group_leader is not None else owner
         control = (int(Op.SPAWN_REQUEST), ref, owner, leader, (Atom(module), Atom(function_name), len(args)), options)
         self._requests[ref] = request
+        sink = caller if down is None else down
+        if monitor is not None and sink is not None:
+            request.monitor = self._runtime.expect_down(node, owner, sink, ref)
         try:
             route.send(caller, control, list(args))
         except BarrelError:
-            del self._requests[ref]
+            self.abandon(ref)
             raise
         return request.future
 
@@ -112,14 +118,17 @@ class Spawner:
         request = self._requests.get(ref)
         if request is None or request.node != channel.name or request.owner != owner:
             return  # abandoned meanwhile, or no request of ours
-        del self._requests[ref]
         if not isinstance(result, Pid):
+            self.abandon(ref)
             if not request.future.done():
                 error = RemoteError("error", result)
                 error.add_note(f"{channel.name} could not spawn")
                 request.future.set_exception(error)
             return
-        if flags & LINKED:
+        del self._requests[ref]
+        if request.monitor is not None:
+            request.monitor.shown = result
+        if flags & SPAWN_FLAG_LINK:
             self._runtime.add_link(owner, result)
             if result in request.early_exits:
                 self._runtime.exit_in(result, owner, request.early_exits[result], linked=True)
@@ -133,7 +142,10 @@ class Spawner:
                 request.early_exits[remote] = reason
 
     def abandon(self, ref: Reference) -> None:
-        self._requests.pop(ref, None)
+        """Forget a request, and the monitor that goes with it."""
+        request = self._requests.pop(ref, None)
+        if request is not None and request.monitor is not None:
+            self._runtime.end_monitor(request.monitor)
 
     def node_lost(self, node: Atom) -> None:
         for ref, request in list(self._requests.items()):
@@ -148,9 +160,9 @@ class Spawner:
     def request_in(self, channel: Channel, control: Control, message: Any) -> None:
         """SPAWN_REQUEST ``{29, ReqId, From, GroupLeader, {Module, Function, Arity}, OptList}`` and the arguments."""
         _, ref, owner, leader, (module, function, arity), options, *_ = control
-        if not (isinstance(ref, Reference) and isinstance(owner, Pid) and owner.node == channel.name):
-            raise ProtocolError("a spawn request without a valid reference and pid of the peer")
-        if not (isinstance(message, list) and len(message) == arity and isinstance(options, list)):
+        if owner.node != channel.name:
+            raise ProtocolError(f"{channel.name} asks to spawn in the name of {owner}, which is not its process")
+        if not (isinstance(message, list) and len(message) == arity):
             self._refuse(channel, ref, owner, Atom("badarg"))
             return
         mine = self._spawned.setdefault(channel.name, set())
@@ -158,23 +170,25 @@ class Spawner:
             log.warning("%s has %d processes running here; no more are spawned for it", channel.name, len(mine))
             self._refuse(channel, ref, owner, Atom("system_limit"))
             return
-        process = self._runtime.spawn(self._run, (channel.name, str(module), str(function), message))
+        name = next((str(o[1]) for o in options if isinstance(o, tuple) and len(o) == 2 and o[0] == "name"), None)
+        try:
+            process = self._runtime.spawn(
+                self._run, (channel.name, str(module), str(function), message), name=name
+            )
+        except NameTaken:
+            self._refuse(channel, ref, owner, Atom("badarg"))
+            return
         process.label = (Atom("spawned_by"), channel.name, module, function, arity)
-        if isinstance(leader, Pid):
-            process.group_leader = leader
+        process.group_leader = leader
         flags = 0
         for option in options:
             what = option[0] if isinstance(option, tuple) and option else option
             if what == "link":
                 self._runtime.link_in(owner, process.pid)
-                flags |= LINKED
+                flags |= SPAWN_FLAG_LINK
             elif what == "monitor":
                 self._runtime.monitor_in(owner, process.pid, ref)
-                flags |= MONITORED
-            elif what == "name" and not self._runtime.try_register(option[1], process):
-                self._runtime.terminate(process, Atom("normal"))
-                self._refuse(channel, ref, owner, Atom("badarg"))
-                return
+                flags |= SPAWN_FLAG_MONITOR
         mine.add(process)
         process.task.add_done_callback(lambda _: self._ended(channel.name, process))  # type: ignore[union-attr]
         channel.send(None, (int(Op.SPAWN_REPLY), ref, owner, flags, process.pid))
@@ -237,6 +251,3 @@ def mfa_name(function: Any) -> tuple[str, str]:
     raise ConfigError(
         f"on another node only an exported function can be spawned, named 'module:function', not {function!r}"
     )
-
-
-__all__ = ["NO_MESSAGE", "Spawner", "mfa_name"]

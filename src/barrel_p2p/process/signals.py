@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NameOnNode = tuple[Atom, Atom]
 
+_UNBORN: Final = Atom("")  # stands for the pid of a process that another node has yet to spawn
+
 
 class Monitor:
     """One monitor, seen from this node: at least one of its ends is here.
@@ -42,7 +44,7 @@ class Monitor:
         self.watcher: Final = watcher
         self.sink: Final = sink
         self.target: Final = target  # None: on another node
-        self.shown: Final = shown
+        self.shown = shown
 
 
 class Peer:
@@ -173,17 +175,18 @@ class Signals:
             del process.links[remote]
             self._forget_link(process, remote)
 
-    def exit_in(self, remote: Pid, local: Pid, reason: Any, *, linked: bool) -> None:
-        """EXIT (``linked``: counts only while that link is active, and ends it) or EXIT2 received."""
+    def exit_in(self, remote: Pid, local: Pid, reason: Any, *, linked: bool) -> bool:
+        """EXIT (``linked``: counts only while that link is active, and ends it) or EXIT2 received; false: no such link."""
         process = self.find(local)
         if process is None:
-            return
+            return True
         if linked:
             if not process.links or remote not in process.links:
-                return
+                return False
             del process.links[remote]
             self._forget_link(process, remote)
         self.exit_signal(process, remote, reason, linked=linked)
+        return True
 
     def _forget_link(self, process: Process, remote: Pid) -> None:
         peer = self.peers.get(remote.node)
@@ -215,11 +218,14 @@ class Signals:
             self.remote.monitor(watcher, target, ref)
         return monitor
 
-    def add_monitor(self, watcher: Pid, target: Pid, ref: Reference) -> None:
-        """Record a monitor on another node's process without a signal (a remote spawn with monitor was confirmed)."""
-        process = self.find(watcher)
-        if process is not None:
-            self._watch_remote(Monitor(ref, watcher, process, None, target), target.node)
+    def expect_down(self, node: Atom, watcher: Pid, sink: Process | asyncio.Future[Any], ref: Reference) -> Monitor:
+        """Record a monitor on a process that ``node`` is asked to spawn; set ``shown`` once its pid is known.
+
+        It must stand before the request leaves: the DOWN of a process that ended at once may overtake the reply.
+        """
+        monitor = Monitor(ref, watcher, sink, None, (_UNBORN, node))
+        self._watch_remote(monitor, node)
+        return monitor
 
     def _watch_remote(self, monitor: Monitor, node: Atom) -> None:
         _watch(monitor)
@@ -242,7 +248,8 @@ class Signals:
             if monitor.target.monitored_by:
                 monitor.target.monitored_by.pop(monitor, None)
         elif self._forget_watching(monitor) and self.remote is not None and not isinstance(monitor.shown, Atom):
-            self.remote.demonitor(monitor.watcher, monitor.shown, monitor.ref)
+            if isinstance(monitor.shown, Pid) or monitor.shown[0] is not _UNBORN:
+                self.remote.demonitor(monitor.watcher, monitor.shown, monitor.ref)
 
     def monitor_in(self, watcher: Pid, target: Pid | Atom, ref: Reference) -> None:
         """MONITOR received, by pid or by registered name."""
@@ -262,11 +269,16 @@ class Signals:
         if monitor is not None and monitor.target is not None and monitor.target.monitored_by:
             monitor.target.monitored_by.pop(monitor, None)
 
-    def down_in(self, ref: Reference, reason: Any) -> None:
-        """The process that one of ours monitors has died on its node."""
+    def down_in(self, target: Pid | Atom, ref: Reference, reason: Any, *, node: Atom) -> None:
+        """``node`` tells that a process of its own has died which one of ours monitors."""
         monitor = self.watching.get(ref.ids)
-        if monitor is not None and monitor.ref == ref:
+        if monitor is None or monitor.ref != ref:
+            return
+        shown = monitor.shown
+        if (shown.node if isinstance(shown, Pid) else shown[1]) == node:
             self._forget_watching(monitor)
+            if isinstance(target, Pid) and isinstance(shown, tuple) and shown[0] is _UNBORN:
+                monitor.shown = target
             _fire(monitor, reason)
 
     def _forget_watching(self, monitor: Monitor) -> bool:

@@ -39,10 +39,9 @@ async def _ask(
     node: Node, target: Atom, module: str, function: str, args: list[Any], timeout: float | None
 ) -> tuple[Any, tuple[Any, ...]]:
     runtime = node.runtime
-    result = runtime.new_reference()
-    request = runtime.new_reference()
+    result = runtime.reference()
+    request = runtime.reference()
     down: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    runtime.expect_down(target, request, down)
     try:
         spawned = node.spawner.request(
             None,
@@ -52,6 +51,7 @@ async def _ask(
             link=False,
             monitor=request,
             name=None,
+            down=down,
         )
         async with asyncio.timeout(timeout):
             await asyncio.wait([down, asyncio.ensure_future(spawned)], return_when=asyncio.FIRST_EXCEPTION)
@@ -63,7 +63,9 @@ async def _ask(
         raise CallTimeout(Atom("timeout"), text) from None
     finally:
         node.spawner.abandon(request)
-        runtime.forget_down(request)
+        monitor = runtime.watching.get(request.ids)
+        if monitor is not None:
+            runtime.end_monitor(monitor)
     if isinstance(reason, tuple) and len(reason) >= 3 and reason[0] == result:
         return reason[1], reason[2:]
     if reason == "noconnection":

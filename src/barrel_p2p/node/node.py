@@ -1,0 +1,375 @@
+"""``Node``: one node of a cluster, put together from its parts."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+from barrel_p2p.disk.directory import DataDir
+from barrel_p2p.disk.keys import KeyStore, NodeKeys, TrustStore
+from barrel_p2p.errors import BarrelError, ConfigError, NotConnected
+from barrel_p2p.net import certificate
+from barrel_p2p.net.discovery import Discovery
+from barrel_p2p.net.quic import Connection, QuicTransport
+from barrel_p2p.node.channel import Batch, Channel
+from barrel_p2p.node.dispatch import Dispatch
+from barrel_p2p.node.establish import Accepting, Dialing, Identity
+from barrel_p2p.node.exports import Exports
+from barrel_p2p.node.net_kernel import NetKernel
+from barrel_p2p.node.options import Address, Options
+from barrel_p2p.node.pending import Pending
+from barrel_p2p.node.remote import RemoteSignals
+from barrel_p2p.node.routes import Routes
+from barrel_p2p.node.spawner import Spawner
+from barrel_p2p.process.call import call
+from barrel_p2p.process.current import current_process
+from barrel_p2p.process.process import Process
+from barrel_p2p.process.runtime import Block, Runtime
+from barrel_p2p.proto.auth import AuthConfig
+from barrel_p2p.proto.flags import DEFAULT, HIDDEN
+from barrel_p2p.proto.handshake import Connected, HandshakeConfig
+from barrel_p2p.proto.names import host_of, validate_node_name
+from barrel_p2p.term.codec import Codec
+from barrel_p2p.term.types import Atom
+
+log = logging.getLogger("barrel_p2p.node")
+log_connect = logging.getLogger("barrel_p2p.connect")
+
+_NODEUP = Atom("nodeup")
+_NODEDOWN = Atom("nodedown")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatistics:
+    """One connected peer: messages since it came up, bytes that wait to be sent."""
+
+    sent_messages: int
+    received_messages: int
+    queued_bytes: int
+    busy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A node at one moment."""
+
+    processes: int
+    peers: dict[Atom, PeerStatistics]
+
+
+class Node:
+    """A node: a name, a key, a UDP port, and the processes that live on it.
+
+    ::
+
+        async with Node("alice@127.0.0.1", cookie="secret") as node:
+            await node.connect("bob@127.0.0.1")
+
+    The block is itself a process: it can ``receive``, ``link``, ``monitor`` and has a pid. When it ends the node stops, and all
+    its processes end with reason ``shutdown``.
+
+    Args:
+        name: ``name@host``. The host is where other nodes find this one: an IP address or a host name.
+        options: Every field of ``node.options.Options`` as a keyword: ``listen_port``, ``data_dir``, ``cookie``, ...
+
+    Raises:
+        ConfigError: The name or an option can't be used; says which and what to do.
+    """
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self.name: Atom = validate_node_name(name)
+        self.options = Options.of(options)
+        self.exports = Exports()
+        self._data_dir = DataDir(self.options.data_dir or Path("data") / self.name)
+        self._monitors: dict[Process, None] = {}
+        self._runtime: Runtime | None = None
+        self._transport: QuicTransport | None = None
+        self._block: Block | None = None
+        self._known_addresses: dict[Atom, Address] = {}
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Node:
+        await self.start()
+        self._block = self.runtime.block()
+        self._block.__enter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._block is not None:
+                self._block.__exit__(kind, error, trace)
+        finally:
+            self._block = None
+            await self.stop()
+
+    async def start(self) -> None:
+        """Load keys, bind the port, publish it. ``async with`` does this; call it only if you can't use a block."""
+        options = self.options
+        self._data_dir.lock()
+        try:
+            identity = KeyStore(self._data_dir.keys).load_or_create()
+            self._trust = TrustStore(self._data_dir.keys, options.trust_mode)
+            self.keys = NodeKeys(identity, self._trust)
+            own_certificate = certificate.load_or_create(self._data_dir.quic)
+            self._codec = Codec(none_atom=options.none_atom)
+            creation = 4 + secrets.randbelow((1 << 32) - 4)
+            self._runtime = runtime = Runtime(self.name, creation)
+            self._routes = Routes(self.name, options, self._codec, self, self._dial)
+            self.spawner = Spawner(runtime, self._codec, self.exports, self._routes.route)
+            self._dispatch = Dispatch(runtime, self.spawner)
+            runtime.remote = RemoteSignals(self._routes.route, runtime.pid, self.spawner)
+            self._identity = Identity(
+                auth=AuthConfig(
+                    name=self.name,
+                    sign=identity.sign,
+                    public_key=identity.public_key,
+                    window_ms=options.auth_timestamp_window_ms,
+                    timeout=options.auth_handshake_timeout_ms / 1000,
+                    cookie_only=options.cookie_only_nodes,
+                ),
+                dist=HandshakeConfig(
+                    name=self.name,
+                    cookie=options.cookie,
+                    creation=creation,
+                    flags=DEFAULT if options.published else HIDDEN,
+                    setup_time=options.setup_timeout_ms / 1000,
+                ),
+                binding=own_certificate.binding,
+                check_pin=self._trust.verdict,
+                pin=self._trust.pin,
+                max_message=options.max_message,
+                make_channel=self._make_channel,
+            )
+            self._discovery = Discovery(
+                static=options.peers, directory=options.discovery_dir, own_port=options.listen_port
+            )
+            self._transport = QuicTransport(
+                self._codec,
+                certificate=own_certificate.certificate_der,
+                private_key=own_certificate.private_key_der,
+                reset_key=hmac.digest(identity.seed, b"barrel_p2p stateless reset", hashlib.sha512),
+                on_accept=self._accept,
+                idle_timeout_ms=options.net_ticktime_ms,
+                keep_alive_ms=options.net_ticktime_ms // 4,
+                max_unauthenticated=options.max_unauthenticated,
+                high_water=options.send_high_water,
+            )
+            self.listen_address: Address = await self._transport.listen(
+                options.listen_host or _bind_host(self.name), options.listen_port
+            )
+            self._discovery.publish(self.name, self.listen_address[1])
+            await NetKernel.start(name="net_kernel", node=self)
+        except BaseException:
+            await self.stop()
+            raise
+        log.info("%s listens on %s:%d, key %s", self.name, *self.listen_address, self.keys.fingerprint)
+
+    async def stop(self) -> None:
+        """End all processes, close all connections, release the port. Idempotent."""
+        runtime = self._runtime
+        if runtime is not None:
+            await runtime.stop()
+            await self._routes.close()
+        if self._transport is not None:
+            await self._transport.close()
+            self._transport = None
+        if runtime is not None:
+            self._discovery.unpublish(self.name, self.listen_address[1])
+        self._data_dir.release()
+
+    @property
+    def runtime(self) -> Runtime:
+        """The process layer of this node (internal to the library)."""
+        if self._runtime is None:
+            raise ConfigError(f"{self.name} is not running: use `async with Node(...)`, or await node.start()")
+        return self._runtime
+
+    # --- connections ------------------------------------------------------------------------------------------------
+
+    def nodes(self) -> list[Atom]:
+        """The nodes this one has a channel to."""
+        return list(self._routes.channels)
+
+    async def connect(self, name: str, address: Address | None = None) -> None:
+        """Connect to a node, unless it is connected already.
+
+        Args:
+            name: The node's name.
+            address: Where it listens, ``(host, port)``; default: static ``peers``, the discovery directory, DNS.
+
+        Raises:
+            AuthError: The peer is not who it should be, or does not accept us; ``reason`` says why.
+            HandshakeError: Wrong cookie, missing capability, or the name is taken.
+            NotConnected: The node was not found or does not answer.
+        """
+        peer = validate_node_name(name)
+        if peer == self.name:
+            return
+        if address is not None:
+            self._known_addresses[peer] = address
+        await self._routes.connect(peer)
+
+    def disconnect(self, name: str) -> bool:
+        """Close the channel to a node: its links and monitors fire with ``noconnection``. False if there was none."""
+        return self._routes.disconnect(Atom(name))
+
+    async def ping(self, name: str, timeout: float = 7.0) -> bool:
+        """Whether a node answers, connecting to it first if need be (``net_adm:ping``)."""
+        peer = validate_node_name(name)
+        if peer == self.name:
+            return True
+        try:
+            answer = await call((Atom("net_kernel"), peer), (Atom("is_auth"), self.name), timeout=timeout, node=self)
+        except (BarrelError, OSError):
+            return False
+        return bool(answer == "yes")
+
+    def monitor_nodes(self, on: bool = True) -> None:
+        """The current process gets ``("nodeup", node)`` and ``("nodedown", node)`` from now on, or no longer."""
+        process = current_process()
+        if on:
+            self._monitors[process] = None
+        else:
+            self._monitors.pop(process, None)
+
+    def statistics(self) -> Statistics:
+        """Counts of this moment, as plain data."""
+        return Statistics(
+            processes=len(self.runtime.processes),
+            peers={
+                name: PeerStatistics(
+                    channel.sent_messages,
+                    channel.received_messages,
+                    channel.connection.queued,
+                    channel.gate.closed,
+                )
+                for name, channel in self._routes.channels.items()
+            },
+        )
+
+    # --- remote calls -----------------------------------------------------------------------------------------------
+
+    def export(
+        self, what: ModuleType | Callable[..., Any], *, module: str | None = None, name: str | None = None
+    ) -> None:
+        """Let other nodes call and spawn a function, or all public functions of a module. See ``Exports.add``."""
+        self.exports.add(what, module=module, name=name)
+
+    async def rpc(
+        self, node: str, module: str, function: str, args: list[Any] | tuple[Any, ...] = (), timeout: float | None = 5.0
+    ) -> Any:
+        """Run ``module:function(*args)`` on a node and return its result (``erpc:call``).
+
+        ::
+
+            await node.rpc("bob@127.0.0.1", "math", "sqrt", [2.0])   # bob said: node.export(math)
+
+        Raises:
+            RemoteError: The function raised, exited or is not exported there (``undef``).
+            NodeDown: The node can't be reached, or was lost during the call.
+            CallTimeout: No result within ``timeout`` seconds.
+        """
+        from barrel_p2p.services.rpc import rpc
+
+        return await rpc(self, validate_node_name(node), module, function, list(args), timeout)
+
+    # --- what the parts report --------------------------------------------------------------------------------------
+
+    async def _dial(self, pending: Pending) -> Dialing:
+        connection = await self._connect_transport(pending.name)
+        assert connection.certificate_der is not None
+        binding = hashlib.sha256(connection.certificate_der).digest()
+        pending.dialing = Dialing(connection, self._identity, pending.name, binding)
+        return pending.dialing
+
+    async def _connect_transport(self, name: Atom) -> Connection:
+        """A QUIC connection to the first address of ``name`` that answers."""
+        known = self._known_addresses.get(name)
+        addresses = [known] if known is not None else await self._discovery.lookup(name)
+        hook = self.options.on_address
+        failure: NotConnected | None = None
+        for address in addresses:
+            host, port = hook(name, address) if hook is not None else address
+            assert self._transport is not None
+            try:
+                connection = await self._transport.dial(
+                    host, port, timeout=self.options.setup_timeout_ms / 1000
+                )
+            except NotConnected as error:
+                failure = error
+                continue
+            log_connect.info(
+                "QUIC connection to %s at %s:%d: encrypted with TLS 1.3 after %.1f ms",
+                name,
+                host,
+                port,
+                connection.setup_seconds * 1000,
+                extra={"peer": name},
+            )
+            return connection
+        raise failure or NotConnected(f"{name} has no address")
+
+    def _accept(self, connection: Connection) -> None:
+        Accepting(connection, self._identity, self._routes)
+
+    def _make_channel(
+        self, name: Atom, connection: Connection, connected: Connected, public_key: bytes | None
+    ) -> Channel:
+        return Channel(
+            name,
+            connection,
+            self._routes,
+            flags=connected.flags,
+            creation=connected.creation,
+            public_key=public_key,
+            high_water=self.options.send_high_water,
+            hard_limit=self.options.send_hard_limit,
+        )
+
+    def received(self, channel: Channel, batch: Batch) -> None:
+        self._dispatch.received(channel, batch)
+
+    def node_up(self, channel: Channel) -> None:
+        self._tell_monitors(_NODEUP, channel.name)
+
+    def node_down(self, name: Atom, reason: str) -> None:
+        log_connect.info("%s is down: %s", name, reason, extra={"peer": name})
+        self.unreachable(name)
+        self._tell_monitors(_NODEDOWN, name)
+
+    def unreachable(self, name: Atom) -> None:
+        self.runtime.connection_lost(name)
+        self.spawner.node_lost(name)
+
+    def _tell_monitors(self, what: Atom, name: Atom) -> None:
+        for process in list(self._monitors):
+            if process.task is None or process.task.done():
+                del self._monitors[process]
+            else:
+                process.put((what, name))
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name}>"
+
+
+def _bind_host(name: Atom) -> str:
+    """An IP address in the name is the one to listen on; a host name can be any of this host's, so all of them."""
+    host = host_of(name)
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return "0.0.0.0"
+
+
+__all__ = ["Node", "PeerStatistics", "Statistics"]
