@@ -349,8 +349,8 @@ class Node:
         self._tell_monitors(_NODEDOWN, name)
 
     def unreachable(self, name: Atom) -> None:
-        self.runtime.connection_lost(name)
         self.spawner.node_lost(name)
+        self.runtime.connection_lost(name)
 
     def _tell_monitors(self, what: Atom, name: Atom) -> None:
         for process in list(self._monitors):

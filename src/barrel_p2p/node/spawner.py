@@ -150,7 +150,7 @@ class Spawner:
     def node_lost(self, node: Atom) -> None:
         for ref, request in list(self._requests.items()):
             if request.node == node:
-                del self._requests[ref]
+                self.abandon(ref)
                 if not request.future.done():
                     reason = (Atom("nodedown"), node)
                     request.future.set_exception(NodeDown(reason, f"{node} went down, or could not be reached"))

@@ -1,0 +1,170 @@
+"""A node in an OS process of its own, steered by remote calls: ``python member.py JSON-OPTIONS``.
+
+Prints ``ready PORT`` once it listens and ends when its standard input closes. What it exports as module ``member`` is
+everything a test can ask of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import resource
+import sys
+import time
+from typing import Any
+
+from barrel_p2p import (
+    Atom,
+    GenServer,
+    Node,
+    Pid,
+    process_flag,
+    receive,
+    register,
+    send,
+    spawn,
+    whereis,
+)
+
+node: Node
+
+
+def pid_of(name: str) -> Pid | None:
+    return whereis(name)
+
+
+def block(seconds: float) -> str:
+    """Block the event loop, as careless user code does."""
+    time.sleep(seconds)
+    return "unblocked"
+
+
+def rss_mb() -> float:
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+
+
+def nodes() -> list[Atom]:
+    return node.nodes()
+
+
+async def connect(name: str) -> str:
+    await node.connect(name)
+    return "connected"
+
+
+def os_pid() -> int:
+    return os.getpid()
+
+
+async def sleep_for(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "slept"
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+def echo_back(term: Any) -> Any:
+    return term
+
+
+async def _echo() -> None:
+    while True:
+        sender, message = await receive()
+        send(sender, message)
+
+
+def start_echo(name: str) -> Pid:
+    pid = spawn(_echo)
+    register(name, pid)
+    return pid
+
+
+async def _collect(expected: int, report_to: Pid, delay: float) -> None:
+    """Take ``expected`` numbered messages; report how many came and the first that was out of order."""
+    wrong = None
+    for i in range(expected):
+        got = await receive()
+        if delay:
+            await asyncio.sleep(delay)
+        if wrong is None and got[0] != i:
+            wrong = (i, got[0])
+    send(report_to, ("collected", expected, wrong))
+
+
+def start_collector(expected: int, report_to: Pid, delay: float, max_mailbox: int | None) -> Pid:
+    return spawn(_collect, expected, report_to, delay, max_mailbox=max_mailbox)
+
+
+async def _trapper(report_to: Pid) -> None:
+    process_flag("trap_exit", True)
+    while True:
+        message = await receive()
+        if message == "stop":
+            return
+        send(report_to, ("trapped", message))
+
+
+def start_trapper(report_to: Pid) -> Pid:
+    return spawn(_trapper, report_to)
+
+
+class Adder(GenServer):
+    async def init(self, start: int = 0) -> None:
+        self.total = start
+
+    async def handle_call(self, request: Any, from_: Any) -> Any:
+        match request:
+            case "slow":
+                await asyncio.sleep(0.05)
+                return "slow"
+            case "crash":
+                raise RuntimeError("crash on request")
+            case ("add", n):
+                self.total += n
+                return self.total
+        return ("echo", request)
+
+
+async def start_adder(name: str) -> Pid:
+    return await Adder.start(name=name)
+
+
+async def loop_worker(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def main() -> None:
+    global node
+    options = json.loads(sys.argv[1])
+    logging.basicConfig(level=options.pop("log_level", "WARNING"), stream=sys.stderr)
+    async with Node(**options) as node:
+        for function in (
+            pid_of,
+            block,
+            rss_mb,
+            nodes,
+            connect,
+            os_pid,
+            sleep_for,
+            fail,
+            echo_back,
+            start_echo,
+            start_collector,
+            start_trapper,
+            start_adder,
+            loop_worker,
+        ):
+            node.export(function, module="member")
+        print("ready", node.listen_address[1], flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
