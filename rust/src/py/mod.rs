@@ -1,7 +1,10 @@
 //! The border to Python. Everything above this folder knows no Python.
 
+pub mod term;
+
 use pyo3::prelude::*;
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<term::Codec>()?;
     Ok(())
 }

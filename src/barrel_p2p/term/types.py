@@ -2,12 +2,17 @@
 
 Erlang has more types than Python: atoms, pids, ports, references, bit strings, improper lists, exports and funs. Each
 has one small immutable class here; everything else is a plain Python value (the table stands in ``docs/reference/terms.md``).
+
+A pid or reference is compared and hashed by its encoding ``_etf``, which the codec also sends as it is. Whichever side
+is missing, the encoding or a number, is made from the other when it is first asked for.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, Final
+from struct import pack, unpack_from
+from typing import TYPE_CHECKING, Any, Final
 
 #: How ``Pid.send`` sends; set by the process layer, which terms must not import.
 send_hook: Callable[[Any, Any], None] | None = None
@@ -33,12 +38,22 @@ class Pid:
 
     __slots__ = ("_etf", "creation", "id", "node", "serial")
 
+    if TYPE_CHECKING:
+        _etf: bytes
+
     def __init__(self, node: Atom, id: int, serial: int, creation: int) -> None:
         self.node: Final = node
         self.id: Final = id
         self.serial: Final = serial
         self.creation: Final = creation
-        self._etf: bytes | None = None  # the codec's own cache of the encoded form
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name != "_etf":
+                raise AttributeError(name)
+            self._etf = b"X" + atom_etf(self.node) + pack(">III", self.id, self.serial, self.creation)
+            return self._etf
 
     def send(self, message: Any) -> None:
         """Send a message to this process: the same as ``send(pid, message)``."""
@@ -51,15 +66,10 @@ class Pid:
             return True
         if not isinstance(other, Pid):
             return NotImplemented
-        return (
-            self.id == other.id
-            and self.serial == other.serial
-            and self.creation == other.creation
-            and self.node == other.node
-        )
+        return self._etf == other._etf
 
     def __hash__(self) -> int:
-        return hash((self.id, self.serial, self.creation, self.node))
+        return hash(self._etf)
 
     def __repr__(self) -> str:
         return f"<{self.node}.{self.id}.{self.serial}>"
@@ -69,7 +79,7 @@ class Pid:
 
 
 class Port:
-    """An Erlang port, only ever received from Erlang nodes."""
+    """An Erlang port, only ever received from Erlang nodes. ``id`` has 64 bits, ``creation`` 32."""
 
     __slots__ = ("creation", "id", "node")
 
@@ -89,29 +99,56 @@ class Port:
     def __repr__(self) -> str:
         return f"#Port<{self.node}.{self.id}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Port, (self.node, self.id, self.creation))
+
 
 class Reference:
     """A unique value of a node: ``ids`` are its one to five 32-bit words, most significant last as on the wire."""
 
-    __slots__ = ("creation", "ids", "node")
+    __slots__ = ("_etf", "creation", "ids", "node")
+
+    if TYPE_CHECKING:
+        _etf: bytes
 
     def __init__(self, node: Atom, creation: int, ids: tuple[int, ...]) -> None:
         self.node: Final = node
         self.creation: Final = creation
         self.ids: Final = ids
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "_etf":
+                ids = self.ids
+                if not 1 <= len(ids) <= 5:
+                    raise ValueError(f"a Reference has 1 to 5 ids, not {len(ids)}")
+                words = pack(f">I{len(ids)}I", self.creation, *ids)
+                self._etf = b"Z" + pack(">H", len(ids)) + atom_etf(self.node) + words
+            elif name in ("creation", "ids"):
+                etf = object.__getattribute__(self, "_etf")
+                count = etf[2]
+                self.creation, *ids = unpack_from(f">I{count}I", etf, len(etf) - 4 - 4 * count)
+                self.ids = tuple(ids)
+            else:
+                raise AttributeError(name)
+            return object.__getattribute__(self, name)
+
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
         if not isinstance(other, Reference):
             return NotImplemented
-        return self.ids == other.ids and self.creation == other.creation and self.node == other.node
+        return self._etf == other._etf
 
     def __hash__(self) -> int:
-        return hash((self.ids, self.creation, self.node))
+        return hash(self._etf)
 
     def __repr__(self) -> str:
         return f"#Ref<{self.node}.{'.'.join(map(str, reversed(self.ids)))}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Reference, (self.node, self.creation, self.ids))
 
 
 class BitString:
@@ -136,6 +173,9 @@ class BitString:
     def __repr__(self) -> str:
         return f"BitString({self.data!r}, {self.bits})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (BitString, (self.data, self.bits))
+
 
 class ImproperList:
     """A list whose tail is no list, such as ``[alias|Ref]``: ``elements`` is not empty, ``tail`` is no list."""
@@ -143,7 +183,7 @@ class ImproperList:
     __slots__ = ("elements", "tail")
 
     def __init__(self, elements: tuple[Any, ...], tail: Any) -> None:
-        if not elements or isinstance(tail, list):
+        if not elements or isinstance(tail, (list, ImproperList)):
             raise ValueError("an ImproperList needs an element and a tail that is no list")
         self.elements: Final = tuple(elements)
         self.tail: Final = tail
@@ -151,13 +191,16 @@ class ImproperList:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ImproperList):
             return NotImplemented
-        return self.elements == other.elements and self.tail == other.tail
+        return self.elements == other.elements and bool(self.tail == other.tail)
 
     def __hash__(self) -> int:
         return hash((self.elements, self.tail))
 
     def __repr__(self) -> str:
         return f"ImproperList({self.elements!r}, {self.tail!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (ImproperList, (self.elements, self.tail))
 
 
 class Export:
@@ -181,6 +224,9 @@ class Export:
     def __repr__(self) -> str:
         return f"fun {self.module}:{self.function}/{self.arity}"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Export, (self.module, self.function, self.arity))
+
 
 class Fun:
     """A closure of an Erlang node, opaque: it can be held, compared and sent back, never run. ``data`` is its encoding."""
@@ -201,5 +247,27 @@ class Fun:
     def __repr__(self) -> str:
         return f"#Fun<{len(self.data)} bytes>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Fun, (self.data,))
 
-__all__ = ["Atom", "BitString", "Export", "Fun", "ImproperList", "Pid", "Port", "Reference"]
+
+@functools.lru_cache(maxsize=1024)
+def atom_etf(name: str) -> bytes:
+    """The encoding of the atom ``name``; ValueError if there is no such atom."""
+    text = name.encode()
+    if len(name) > 255:
+        raise ValueError("atom of more than 255 characters")
+    return (b"w" + bytes([len(text)]) if len(text) < 256 else b"v" + pack(">H", len(text))) + text
+
+
+__all__ = [
+    "Atom",
+    "BitString",
+    "Export",
+    "Fun",
+    "ImproperList",
+    "Pid",
+    "Port",
+    "Reference",
+    "atom_etf",
+]
