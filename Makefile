@@ -13,15 +13,16 @@ help:  ## Show this list
 setup: $(VENV)/.built  ## Make .venv and build the extension into it
 
 $(VENV)/.packages: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	@echo "making $(VENV) and installing the Python packages into it"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	    print('\n'.join(p['dependencies'] + p['optional-dependencies']['dev']))" > $(VENV)/requirements.txt
-	$(BIN)/python -m pip install --quiet -r $(VENV)/requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.packages $(RUST)
-	$(BIN)/maturin develop --release --locked --quiet
+	@echo "building the Rust extension (about a minute the first time)"
+	@$(BIN)/maturin develop --release --locked > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@touch $@
 
 demo: setup  ## Three nodes on this machine, step by step (under 30 s once built)

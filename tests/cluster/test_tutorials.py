@@ -1,0 +1,45 @@
+"""The tutorials, told with their own programs, must print what they promise."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (ROOT / "docs" / "tutorials" / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def start(directory: Path, name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-u", name], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_first_cluster(tmp_path: Path) -> None:
+    programs = {code.splitlines()[0][2:]: code for code in blocks("first-cluster.md", "python")}
+    for name, code in programs.items():
+        (tmp_path / name).write_text(code)
+    promised, farewell = blocks("first-cluster.md", "text")
+
+    bob = start(tmp_path, "bob.py")
+    assert bob.stdout is not None and "listens" in bob.stdout.readline()
+    alice = start(tmp_path, "alice.py")
+    try:
+        assert alice.stdout is not None
+        printed = "".join(alice.stdout.readline() for _ in promised.splitlines())
+        assert printed == promised
+        bob.send_signal(signal.SIGKILL)
+        assert alice.stdout.readline() == farewell
+        assert alice.wait(20) == 0
+    finally:
+        bob.kill()
+        alice.kill()
+        bob.wait()
+        alice.wait()
