@@ -244,6 +244,17 @@ def test_each_step_has_its_own_seven_seconds() -> None:
     assert [event.reason for event in events_of(bob)] == ["timeout"]
 
 
+def test_our_own_slowness_is_not_blamed_on_the_peer() -> None:
+    bob = handshake_acceptor()
+    bob.receive_data(handshake_dialer().data_to_send()[0], now=0)
+    bob.next_event()
+    bob.tick(7.1)
+    (event,) = events_of(bob)
+    assert event.reason == "timeout" and event.message.startswith("This node")
+    bob.answer("ok", now=7.2)
+    assert bob.data_to_send() == []
+
+
 def test_a_dialer_guesses_the_cookie_when_erlang_falls_silent() -> None:
     alice = handshake_dialer()
     alice.receive_data(b"sok" + wire.challenge(DEFAULT, 1, 4, BOB), now=2.0)
