@@ -1,7 +1,9 @@
 //! The native data plane of barrel_p2p: this file only registers what Python sees.
 
 pub mod etf;
+pub mod frame;
 mod py;
+pub mod quic;
 
 use pyo3::prelude::*;
 

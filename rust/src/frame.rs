@@ -1,0 +1,609 @@
+//! Framing of the Erlang distribution on a data stream: bytes in, whole messages out. Knows neither QUIC nor Python.
+//!
+//! A stream is a sequence of frames `length:32 | payload`; length 0 is a tick. What stands in a payload depends on
+//! whether the two nodes negotiated the FRAGMENTS flag:
+//!
+//! | negotiated | payload                                                                        |
+//! |------------|--------------------------------------------------------------------------------|
+//! | yes        | `131 68 0` control \[message\]: the terms carry no version byte of their own   |
+//! | yes        | `131 69 seq:64 n:64 0` first part, then `131 70 seq:64 n-1:64` ... down to n=1 |
+//! | no         | `112 131` control \[`131` message\]                                            |
+//!
+//! The byte after 68 and 69 counts atom cache entries; distribution over QUIC never uses the cache, so it is 0.
+//! A claimed length is never trusted: buffers grow with the bytes that arrived.
+
+use bytes::Bytes;
+use std::collections::HashMap;
+
+const VERSION: u8 = 131;
+const NORMAL: u8 = 68;
+const FIRST_FRAGMENT: u8 = 69;
+const NEXT_FRAGMENT: u8 = 70;
+const PASS_THROUGH: u8 = 112;
+
+/// Bounds on what a peer can make us hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest frame, and largest message put together from fragments, in bytes.
+    pub max_frame: usize,
+    /// Bytes of incomplete frames and messages held for one connection.
+    pub max_held: usize,
+    /// Fragmented messages in progress on one connection. Erlang has one per sending process and channel.
+    pub max_sequences: usize,
+    /// Whether FRAGMENTS was negotiated; each side must then use the matching form.
+    pub fragments: bool,
+}
+
+/// The peer broke the framing; the text says how, for the close reason and the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameError(pub String);
+
+/// One control message with its optional payload, still encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RawMessage {
+    /// The control term, and the message term if bytes remain after it.
+    pub body: Bytes,
+    /// Whether each of the terms starts with the version byte 131.
+    pub tagged: bool,
+}
+
+/// Turns the data streams of one connection into messages.
+pub struct Deframer {
+    limits: Limits,
+    /// Per stream: the head of a frame that has not arrived whole, with its length prefix.
+    streams: HashMap<u64, Vec<u8>>,
+    /// Per stream and sequence id: a fragmented message in progress.
+    fragments: HashMap<(u64, u64), Partial>,
+    held: usize,
+}
+
+struct Partial {
+    last: u64,
+    body: Vec<u8>,
+}
+
+impl Deframer {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            streams: HashMap::new(),
+            fragments: HashMap::new(),
+            held: 0,
+        }
+    }
+
+    /// Takes the next bytes of `stream` and appends the messages they complete to `out`.
+    ///
+    /// After an error the messages already in `out` are good; the deframer must not be fed again.
+    pub fn feed(
+        &mut self,
+        stream: u64,
+        chunk: Bytes,
+        out: &mut Vec<RawMessage>,
+    ) -> Result<(), FrameError> {
+        let mut at = match self.streams.remove(&stream) {
+            None => 0,
+            Some(head) => match self.complete(stream, head, &chunk, out)? {
+                Some(used) => used,
+                None => return Ok(()),
+            },
+        };
+        // Frames that lie whole in the chunk are handed on as slices of it, without a copy.
+        while let Some(prefix) = chunk.get(at..at + 4) {
+            let length = self.length(prefix)?;
+            if chunk.len() - at - 4 < length {
+                break;
+            }
+            if length > 0 {
+                self.payload(stream, chunk.slice(at + 4..at + 4 + length), out)?;
+            }
+            at += 4 + length;
+        }
+        if at < chunk.len() {
+            self.hold(chunk.len() - at)?;
+            self.streams.insert(stream, chunk[at..].to_vec());
+        }
+        Ok(())
+    }
+
+    /// How many more bytes of `stream` complete the frame in progress; 0 when none is known to be.
+    pub fn missing(&self, stream: u64) -> usize {
+        let Some(head) = self.streams.get(&stream) else {
+            return 0;
+        };
+        match head.get(..4) {
+            Some(prefix) => 4 + be32(prefix) - head.len(),
+            None => 0,
+        }
+    }
+
+    /// Bytes held for incomplete frames and messages.
+    #[cfg(test)]
+    fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Goes on with a frame whose first bytes came earlier; returns how much of `chunk` it took, or None if all.
+    fn complete(
+        &mut self,
+        stream: u64,
+        mut head: Vec<u8>,
+        chunk: &Bytes,
+        out: &mut Vec<RawMessage>,
+    ) -> Result<Option<usize>, FrameError> {
+        let before = head.len();
+        let mut at = 0;
+        if head.len() < 4 {
+            at = (4 - head.len()).min(chunk.len());
+            head.extend_from_slice(&chunk[..at]);
+        }
+        if head.len() >= 4 {
+            let whole = 4 + self.length(&head[..4])?;
+            let take = (whole - head.len()).min(chunk.len() - at);
+            head.extend_from_slice(&chunk[at..at + take]);
+            at += take;
+            if head.len() == whole {
+                self.held -= before;
+                if whole > 4 {
+                    self.payload(stream, Bytes::from(head).slice(4..), out)?;
+                }
+                return Ok(Some(at));
+            }
+        }
+        self.hold(head.len() - before)?;
+        self.streams.insert(stream, head);
+        Ok(None)
+    }
+
+    fn payload(
+        &mut self,
+        stream: u64,
+        payload: Bytes,
+        out: &mut Vec<RawMessage>,
+    ) -> Result<(), FrameError> {
+        let kind = (payload[0], payload.get(1).copied());
+        let fragmented = matches!(kind, (VERSION, Some(FIRST_FRAGMENT | NEXT_FRAGMENT)));
+        match kind {
+            (VERSION, Some(NORMAL)) | (VERSION, Some(FIRST_FRAGMENT | NEXT_FRAGMENT))
+                if !self.limits.fragments =>
+            {
+                let what = if fragmented {
+                    "fragment"
+                } else {
+                    "frame with a distribution header"
+                };
+                Err(FrameError(format!(
+                    "{what} although fragments were not negotiated"
+                )))
+            }
+            (VERSION, Some(NORMAL)) => {
+                no_atom_cache(payload.get(2))?;
+                out.push(RawMessage {
+                    body: payload.slice(3..),
+                    tagged: false,
+                });
+                Ok(())
+            }
+            (VERSION, Some(FIRST_FRAGMENT)) => self.first_fragment(stream, payload, out),
+            (VERSION, Some(NEXT_FRAGMENT)) => self.next_fragment(stream, payload, out),
+            (PASS_THROUGH, Some(VERSION)) if self.limits.fragments => Err(FrameError(
+                "pass-through frame although fragments were negotiated".into(),
+            )),
+            (PASS_THROUGH, Some(VERSION)) => {
+                out.push(RawMessage {
+                    body: payload.slice(1..),
+                    tagged: true,
+                });
+                Ok(())
+            }
+            (a, Some(b)) => Err(FrameError(format!("unknown frame header {a} {b}"))),
+            (a, None) => Err(FrameError(format!("frame of the single byte {a}"))),
+        }
+    }
+
+    fn first_fragment(
+        &mut self,
+        stream: u64,
+        payload: Bytes,
+        out: &mut Vec<RawMessage>,
+    ) -> Result<(), FrameError> {
+        let (sequence, number) = fragment_ids(&payload)?;
+        no_atom_cache(payload.get(18))?;
+        if number == 0 {
+            return Err(FrameError("fragment number 0".into()));
+        }
+        if number == 1 {
+            if self.fragments.contains_key(&(stream, sequence)) {
+                return Err(FrameError(format!(
+                    "fragment sequence {sequence} started twice"
+                )));
+            }
+            out.push(RawMessage {
+                body: payload.slice(19..),
+                tagged: false,
+            });
+            return Ok(());
+        }
+        if self.fragments.len() >= self.limits.max_sequences {
+            return Err(FrameError(format!(
+                "more than {} fragmented messages at once",
+                self.limits.max_sequences
+            )));
+        }
+        let body = payload[19..].to_vec();
+        self.hold(body.len())?;
+        match self
+            .fragments
+            .insert((stream, sequence), Partial { last: number, body })
+        {
+            None => Ok(()),
+            Some(_) => Err(FrameError(format!(
+                "fragment sequence {sequence} started twice"
+            ))),
+        }
+    }
+
+    fn next_fragment(
+        &mut self,
+        stream: u64,
+        payload: Bytes,
+        out: &mut Vec<RawMessage>,
+    ) -> Result<(), FrameError> {
+        let (sequence, number) = fragment_ids(&payload)?;
+        let rest = &payload[18..];
+        self.hold(rest.len())?;
+        let Some(partial) = self.fragments.get_mut(&(stream, sequence)) else {
+            return Err(FrameError(format!(
+                "fragment of the unknown sequence {sequence}"
+            )));
+        };
+        if number == 0 || number != partial.last - 1 {
+            let expected = partial.last - 1;
+            return Err(FrameError(format!(
+                "fragment {number} of sequence {sequence} where {expected} was due"
+            )));
+        }
+        if partial.body.len() + rest.len() > self.limits.max_frame {
+            return Err(FrameError(format!(
+                "fragmented message larger than {} bytes",
+                self.limits.max_frame
+            )));
+        }
+        partial.last = number;
+        partial.body.extend_from_slice(rest);
+        if number == 1 {
+            if let Some(done) = self.fragments.remove(&(stream, sequence)) {
+                self.held -= done.body.len();
+                out.push(RawMessage {
+                    body: Bytes::from(done.body),
+                    tagged: false,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn length(&self, prefix: &[u8]) -> Result<usize, FrameError> {
+        let length = be32(prefix);
+        if length > self.limits.max_frame {
+            return Err(FrameError(format!(
+                "frame of {length} bytes, more than the {} allowed",
+                self.limits.max_frame
+            )));
+        }
+        Ok(length)
+    }
+
+    fn hold(&mut self, more: usize) -> Result<(), FrameError> {
+        self.held += more;
+        if self.held > self.limits.max_held {
+            return Err(FrameError(format!(
+                "more than {} bytes of unfinished messages",
+                self.limits.max_held
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Starts a frame in `out`; the control term and the message term follow, then `finish`.
+pub fn begin(out: &mut Vec<u8>, fragments: bool) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    match fragments {
+        true => out.extend_from_slice(&[VERSION, NORMAL, 0]),
+        false => out.extend_from_slice(&[PASS_THROUGH, VERSION]),
+    }
+    start
+}
+
+/// What stands between control and message term.
+pub fn between(out: &mut Vec<u8>, fragments: bool) {
+    if !fragments {
+        out.push(VERSION);
+    }
+}
+
+/// Writes the length of the frame that began at `start`; false if it is too long for the 32-bit prefix.
+#[must_use]
+pub fn finish(out: &mut [u8], start: usize) -> bool {
+    match u32::try_from(out.len() - start - 4) {
+        Ok(length) => {
+            out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+fn be32(prefix: &[u8]) -> usize {
+    u32::from_be_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]) as usize
+}
+
+fn fragment_ids(payload: &[u8]) -> Result<(u64, u64), FrameError> {
+    let id = |range| {
+        payload
+            .get(range)
+            .and_then(|b: &[u8]| b.try_into().ok())
+            .map(u64::from_be_bytes)
+    };
+    match (id(2..10), id(10..18)) {
+        (Some(sequence), Some(number)) => Ok((sequence, number)),
+        _ => Err(FrameError(format!(
+            "fragment header cut off after {} bytes",
+            payload.len()
+        ))),
+    }
+}
+
+fn no_atom_cache(count: Option<&u8>) -> Result<(), FrameError> {
+    match count {
+        Some(0) => Ok(()),
+        Some(n) => Err(FrameError(format!(
+            "distribution header with {n} atom cache entries; none can be in use"
+        ))),
+        None => Err(FrameError("distribution header cut off".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        max_frame: 1000,
+        max_held: 4000,
+        max_sequences: 3,
+        fragments: true,
+    };
+
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        let mut out = (payload.len() as u32).to_be_bytes().to_vec();
+        out.extend_from_slice(payload);
+        out
+    }
+
+    fn normal(body: &[u8]) -> Vec<u8> {
+        frame(&[&[131, 68, 0], body].concat())
+    }
+
+    fn fragment(tag: u8, sequence: u64, number: u64, body: &[u8]) -> Vec<u8> {
+        let atoms: &[u8] = if tag == 69 { &[0] } else { &[] };
+        frame(
+            &[
+                &[131, tag][..],
+                &sequence.to_be_bytes(),
+                &number.to_be_bytes(),
+                atoms,
+                body,
+            ]
+            .concat(),
+        )
+    }
+
+    fn run(limits: Limits, stream: &[u8]) -> Result<Vec<Vec<u8>>, FrameError> {
+        let mut out = Vec::new();
+        Deframer::new(limits).feed(4, Bytes::copy_from_slice(stream), &mut out)?;
+        Ok(bodies(out))
+    }
+
+    fn bodies(out: Vec<RawMessage>) -> Vec<Vec<u8>> {
+        out.into_iter().map(|m| m.body.to_vec()).collect()
+    }
+
+    fn error(limits: Limits, stream: &[u8]) -> String {
+        run(limits, stream).expect_err("should be refused").0
+    }
+
+    #[test]
+    fn every_cut_gives_the_same_messages() {
+        let stream = [
+            normal(b"one"),
+            vec![0; 4],
+            fragment(69, 7, 3, b"a"),
+            normal(b""),
+            fragment(70, 7, 2, b"bc"),
+            fragment(70, 7, 1, b"d"),
+            normal(b"last"),
+        ]
+        .concat();
+        let expected = run(LIMITS, &stream).unwrap();
+        assert_eq!(expected, [&b"one"[..], b"", b"abcd", b"last"]);
+        for first in 0..=stream.len() {
+            for second in first..=stream.len() {
+                let mut deframer = Deframer::new(LIMITS);
+                let mut out = Vec::new();
+                for part in [&stream[..first], &stream[first..second], &stream[second..]] {
+                    deframer
+                        .feed(4, Bytes::copy_from_slice(part), &mut out)
+                        .unwrap();
+                }
+                assert_eq!(bodies(out), expected, "cut at {first} and {second}");
+                assert_eq!(deframer.held(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn byte_by_byte_with_two_streams_at_once() {
+        let left = [
+            normal(b"left"),
+            fragment(69, 1, 2, b"l"),
+            fragment(70, 1, 1, b"l"),
+        ]
+        .concat();
+        let right = [
+            normal(b"right"),
+            fragment(69, 1, 2, b"r"),
+            fragment(70, 1, 1, b"r"),
+        ]
+        .concat();
+        let mut deframer = Deframer::new(LIMITS);
+        let mut out = Vec::new();
+        for at in 0..left.len().max(right.len()) {
+            for (stream, bytes) in [(4, &left), (8, &right)] {
+                if let Some(byte) = bytes.get(at) {
+                    deframer
+                        .feed(stream, Bytes::copy_from_slice(&[*byte]), &mut out)
+                        .unwrap();
+                }
+            }
+        }
+        let mut got = bodies(out);
+        got.sort();
+        assert_eq!(got, [&b"left"[..], b"ll", b"right", b"rr"]);
+    }
+
+    #[test]
+    fn missing_counts_down_to_the_end_of_a_frame() {
+        let mut deframer = Deframer::new(LIMITS);
+        let mut out = Vec::new();
+        let stream = normal(b"0123456789");
+        assert_eq!(deframer.missing(4), 0);
+        deframer
+            .feed(4, Bytes::copy_from_slice(&stream[..6]), &mut out)
+            .unwrap();
+        assert_eq!(deframer.missing(4), stream.len() - 6);
+    }
+
+    #[test]
+    fn a_claimed_length_allocates_nothing() {
+        let limits = Limits {
+            max_frame: usize::MAX,
+            max_held: usize::MAX,
+            ..LIMITS
+        };
+        let mut deframer = Deframer::new(limits);
+        deframer
+            .feed(
+                4,
+                Bytes::from_static(&[255, 255, 255, 255, 131]),
+                &mut Vec::new(),
+            )
+            .unwrap();
+        assert!(deframer.streams[&4].capacity() < 100);
+    }
+
+    #[test]
+    fn oversized_frames_and_messages_are_refused() {
+        assert!(error(LIMITS, &[0, 0, 4, 0]).contains("1024 bytes, more than the 1000"));
+        let big = [fragment(69, 1, 9, &[0; 900]), fragment(70, 1, 8, &[0; 900])].concat();
+        assert!(error(LIMITS, &big).contains("larger than 1000"));
+    }
+
+    #[test]
+    fn unfinished_bytes_and_sequences_are_bounded() {
+        let many: Vec<u8> = (0..4).flat_map(|s| fragment(69, s, 2, b"x")).collect();
+        assert!(error(LIMITS, &many).contains("more than 3 fragmented"));
+        let limits = Limits {
+            max_held: 1500,
+            ..LIMITS
+        };
+        let heavy: Vec<u8> = (0..2).flat_map(|s| fragment(69, s, 2, &[0; 900])).collect();
+        assert!(error(limits, &heavy).contains("more than 1500 bytes"));
+    }
+
+    #[test]
+    fn gaps_repeats_and_strangers_among_fragments() {
+        let gap = [fragment(69, 1, 4, b"x"), fragment(70, 1, 2, b"x")].concat();
+        assert!(error(LIMITS, &gap).contains("where 3 was due"));
+        let repeat = [
+            fragment(69, 1, 4, b"x"),
+            fragment(70, 1, 3, b"x"),
+            fragment(70, 1, 3, b"x"),
+        ]
+        .concat();
+        assert!(error(LIMITS, &repeat).contains("where 2 was due"));
+        let twice = [fragment(69, 1, 4, b"x"), fragment(69, 1, 4, b"x")].concat();
+        assert!(error(LIMITS, &twice).contains("started twice"));
+        assert!(error(LIMITS, &fragment(70, 1, 4, b"x")).contains("unknown sequence"));
+        assert!(error(LIMITS, &fragment(69, 1, 0, b"x")).contains("number 0"));
+        // A message of one fragment is whole at once, and its sequence may be used again.
+        let single = [fragment(69, 1, 1, b"x"), fragment(69, 1, 1, b"y")].concat();
+        assert_eq!(run(LIMITS, &single).unwrap(), [b"x", b"y"]);
+    }
+
+    #[test]
+    fn the_form_must_match_the_negotiation() {
+        let plain = Limits {
+            fragments: false,
+            ..LIMITS
+        };
+        assert!(error(plain, &normal(b"x")).contains("not negotiated"));
+        assert!(error(plain, &fragment(69, 1, 1, b"x")).contains("not negotiated"));
+        assert!(error(LIMITS, &frame(&[112, 131, 97, 1])).contains("were negotiated"));
+        let mut out = Vec::new();
+        Deframer::new(plain)
+            .feed(4, frame(&[112, 131, 97, 1]).into(), &mut out)
+            .unwrap();
+        assert_eq!(
+            out,
+            [RawMessage {
+                body: Bytes::from_static(&[131, 97, 1]),
+                tagged: true
+            }]
+        );
+    }
+
+    #[test]
+    fn garbage_has_a_reason() {
+        for payload in [
+            &[131][..],
+            &[131, 68],
+            &[131, 68, 1],
+            &[131, 69, 0],
+            &[131, 70],
+            &[0, 0],
+            &[112],
+            &[112, 1],
+        ] {
+            assert!(!error(LIMITS, &frame(payload)).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_begin_and_finish_write_is_read_back() {
+        for fragments in [true, false] {
+            let mut out = Vec::new();
+            let start = begin(&mut out, fragments);
+            out.extend_from_slice(b"control");
+            between(&mut out, fragments);
+            out.extend_from_slice(b"message");
+            assert!(finish(&mut out, start));
+            let got = run(
+                Limits {
+                    fragments,
+                    ..LIMITS
+                },
+                &out,
+            )
+            .unwrap();
+            let expected: &[u8] = if fragments {
+                b"controlmessage"
+            } else {
+                b"\x83control\x83message"
+            };
+            assert_eq!(got, [expected]);
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The QUIC carrier without Python: sockets, TLS, quinn-proto connections, and the thread that stands in for a
+//! blocked event loop.
+//!
+//! `endpoint::Core` owns everything and is driven from outside: `receive` when a socket is readable, `drive` when a
+//! timer is due, `flush` to write what is queued. It lives behind the one mutex of `Shared`; the watcher thread
+//! takes that mutex only while the event loop does not come round. `Channel` is the part of a connection that
+//! `send` touches without the mutex.
+
+pub mod channel;
+pub mod congestion;
+pub mod connection;
+pub mod endpoint;
+pub mod options;
+pub mod socket;
+pub mod tls;
+pub mod watcher;
+
+use crate::frame::RawMessage;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What the owner of an endpoint hears about, in order for each connection.
+pub enum Event {
+    /// A peer dialed us; its TLS handshake is under way.
+    Accepted { link: Link },
+    /// The TLS handshake is done; the dialer gets the acceptor's leaf certificate (DER).
+    Connected {
+        id: u64,
+        certificate: Option<Vec<u8>>,
+    },
+    /// Bytes of the authentication streams or of stream 0, before the distribution starts.
+    Stream {
+        id: u64,
+        stream: u64,
+        data: Vec<u8>,
+        fin: bool,
+    },
+    /// Distribution messages, in the order of each stream.
+    Messages { id: u64, batch: Vec<RawMessage> },
+    /// The send queue fell to the low-water mark after it had reached the high one.
+    Writable { id: u64 },
+    /// The last event of a connection.
+    Closed { id: u64, reason: CloseReason },
+    /// The socket of a dialed connection is not needed any more: forget it, then call `release`.
+    Detached { fd: i32 },
+}
+
+/// The fixed facts of one connection, and its send buffer.
+#[derive(Clone)]
+pub struct Link {
+    pub channel: Arc<channel::Channel>,
+    pub fd: i32,
+    pub is_dialer: bool,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+}
+
+/// Why a connection ended; `kind` is one of the words of `CloseReason.kind` in net/quic.py.
+#[derive(Debug, Clone)]
+pub struct CloseReason {
+    pub kind: &'static str,
+    pub code: u64,
+    pub text: String,
+}
+
+impl CloseReason {
+    pub fn new(kind: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            code: 0,
+            text: text.into(),
+        }
+    }
+}

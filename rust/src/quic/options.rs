@@ -1,0 +1,136 @@
+//! Options of an endpoint with their defaults, and the transport settings that follow from them.
+
+use super::congestion::LocalWindow;
+use quinn_proto::{congestion, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use std::sync::Arc;
+use std::time::Duration;
+
+macro_rules! options {
+    ($($(#[doc = $doc:literal])* $name:ident = $default:expr;)*) => {
+        /// Every knob of an endpoint; all are non-negative integers, units stand last in the name.
+        #[derive(Debug, Clone)]
+        pub struct Options { $($(#[doc = $doc])* pub $name: u64,)* }
+
+        impl Default for Options {
+            fn default() -> Self {
+                Self { $($name: $default,)* }
+            }
+        }
+
+        impl Options {
+            /// Sets one option by its name; false if there is none of that name.
+            #[must_use]
+            pub fn set(&mut self, name: &str, value: u64) -> bool {
+                match name {
+                    $(stringify!($name) => self.$name = value,)*
+                    _ => return false,
+                }
+                true
+            }
+
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)*];
+        }
+    };
+}
+
+options! {
+    /// A connection without any packet for this long is dead. 60 s: Erlang's own net_ticktime.
+    idle_timeout_ms = 60_000;
+    /// A PING after this long without a packet. A third of Erlang's tick interval at most.
+    keep_alive_ms = 10_000;
+    /// The same for peers on this host, where a killed process is to be noticed within a second.
+    local_keep_alive_ms = 300;
+    /// How long the kernel must say "port unreachable" before a peer on this host is dead. A guess: it
+    /// leaves room for a peer that moves to a new socket, and keeps detection below a second.
+    unreachable_ms = 250;
+    /// Unread bytes accepted per stream. Erlang advertises 4 MiB and slides up to 8.
+    stream_receive_window = 8 << 20;
+    /// Unread bytes accepted per connection, all streams together.
+    receive_window = 16 << 20;
+    /// The same before the distribution starts; more than one frame of an Erlang peer (64 KiB).
+    unauthenticated_window = 256 << 10;
+    /// Bytes read from a peer before the distribution starts. A full authentication takes less than 1 KiB.
+    unauthenticated_bytes = 64 << 10;
+    /// Inbound connections that have not started the distribution; beyond half of it peers must prove their
+    /// address (Retry), beyond it they are refused.
+    max_unauthenticated = 256;
+    /// Bytes given to QUIC and not acknowledged. Not above Erlang's stream window (4 MiB): so a stream is never
+    /// blocked before its first frame was acknowledged, which Erlang's stack would not survive.
+    send_window = 4 << 20;
+    /// `queued` above which a connection counts as congested (then `Writable` follows).
+    send_high_water = 1 << 20;
+    /// `queued` at which a congested connection is writable again.
+    send_low_water = 256 << 10;
+    /// Streams a peer may have open. Erlang opens 17 at once, and user streams come on top.
+    max_bidi_streams = 256;
+    /// One is used, for authentication.
+    max_uni_streams = 4;
+    /// Bytes of unfinished frames and fragmented messages per connection.
+    max_unfinished = 256 << 20;
+    /// Fragmented messages in progress per connection; Erlang has one per sending process.
+    max_sequences = 4096;
+    /// Messages per batch, so that the loop stays fair to others.
+    batch_messages = 1000;
+    /// Bytes of messages per batch, for the same reason.
+    batch_bytes = 1 << 20;
+    /// Asked of the kernel for sockets; it may give less (net.core.rmem_max).
+    socket_buffer = 4 << 20;
+    /// UDP payload for peers on this host.
+    local_mtu = 16_000;
+    /// Bytes in flight to a peer on this host; 0: a quarter of the socket's buffer.
+    local_window = 0;
+    /// How often the watcher looks whether the event loop comes round; 0: no watcher.
+    watcher_ms = 50;
+}
+
+impl Options {
+    /// The transport settings for peers on this host (`local`) or elsewhere.
+    pub fn transport(&self, local: bool, socket_buffer: usize) -> TransportConfig {
+        let mut config = TransportConfig::default();
+        let idle = self.idle_timeout_ms.max(1);
+        let keep_alive = if local {
+            self.local_keep_alive_ms.min(self.keep_alive_ms)
+        } else {
+            self.keep_alive_ms
+        };
+        config
+            .max_concurrent_bidi_streams(varint(self.max_bidi_streams))
+            .max_concurrent_uni_streams(varint(self.max_uni_streams))
+            .stream_receive_window(varint(self.stream_receive_window))
+            .receive_window(varint(self.unauthenticated_window))
+            .send_window(self.send_window)
+            .max_idle_timeout(Some(IdleTimeout::from(varint(idle))))
+            .keep_alive_interval(match keep_alive {
+                0 => None,
+                ms => Some(Duration::from_millis(ms.min(idle / 3).max(1))),
+            })
+            // Erlang's stack loses a retransmitted frame that overlaps delivered data, so a spurious loss is worse
+            // than a late retransmission: 3 packets and 9/8 RTT are too eager.
+            .packet_threshold(32)
+            .time_threshold(2.0)
+            .datagram_receive_buffer_size(None);
+        let mut mtu = MtuDiscoveryConfig::default();
+        if local {
+            let size = self.local_mtu.clamp(1200, 65_000) as u16;
+            config.initial_mtu(size);
+            mtu.upper_bound(size.max(1452));
+            let window = match self.local_window {
+                0 => socket_buffer as u64 / 4,
+                bytes => bytes,
+            };
+            config.congestion_controller_factory(Arc::new(LocalWindow {
+                max: window.max(4 * u64::from(size)),
+            }));
+        } else {
+            let mut cubic = congestion::CubicConfig::default();
+            cubic.initial_window(128 << 10); // Erlang's initial window
+            config.congestion_controller_factory(Arc::new(cubic));
+        }
+        config.mtu_discovery_config(Some(mtu));
+        config
+    }
+}
+
+pub fn varint(value: u64) -> VarInt {
+    VarInt::from_u64(value).unwrap_or(VarInt::MAX)
+}

@@ -1,0 +1,520 @@
+"""The QUIC carrier: connections to other nodes on an asyncio event loop.
+
+``QuicTransport`` watches the sockets of one native endpoint and carries its events to ``Connection``
+objects; everything that costs time (UDP, TLS, QUIC, framing, terms) happens in the extension, in one call
+per batch. See ``docs/internals/data-plane.md`` for how the parts share the work.
+
+::
+
+    transport = QuicTransport(codec, certificate=der, private_key=pkcs8, reset_key=secret, on_accept=accepted)
+    host, port = await transport.listen("127.0.0.1", 0)
+    connection = await transport.dial("127.0.0.1", 9100, timeout=5.0)
+    connection.handler = my_handler
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+from barrel_p2p import _native
+from barrel_p2p._native import NO_MESSAGE
+from barrel_p2p.errors import ConfigError, NotConnected
+from barrel_p2p.term.codec import Codec
+
+log = logging.getLogger("barrel_p2p.quic")
+
+ALPN: Final = b"erlang-dist"
+
+#: ``local``: closed by this side. ``application``: closed by the peer. ``transport``: QUIC or TLS failed, the
+#: text says how. ``timeout``: silence past the idle timeout. ``unreachable``: its process on this host ended.
+#: ``reset``: the peer restarted. ``protocol``: the peer broke the framing or sent what is no term.
+CloseKind = Literal["local", "application", "transport", "timeout", "unreachable", "reset", "protocol"]
+Event = tuple[Any, ...]
+Batch = list[tuple[tuple[Any, ...], Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseReason:
+    """Why a connection ended."""
+
+    kind: CloseKind
+    code: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text or f"{self.kind} ({self.code})"
+
+
+class Handler(Protocol):
+    """What a connection reports to, on the event loop's thread; an exception closes the connection."""
+
+    def stream_data(self, stream: int, data: bytes, fin: bool) -> None:
+        """Bytes of the peer's authentication stream or of stream 0, before ``start_dist``."""
+
+    def messages(self, batch: Batch) -> None:
+        """Distribution messages in order: pairs of control tuple and message, or NO_MESSAGE."""
+
+    def writable(self) -> None:
+        """``queued`` fell below the low-water mark after it had reached the high one."""
+
+    def closed(self, reason: CloseReason) -> None:
+        """The connection ended, and nothing follows. Not called after ``Connection.close``."""
+
+
+class Connection:
+    """One QUIC connection to a peer, made by ``QuicTransport``.
+
+    Attributes:
+        handler: What it reports to; set it before the next await point, or events are lost.
+        closed: True once nothing can be sent or received any more.
+        certificate_der: The peer's certificate if we dialed; its hash is the channel binding.
+        setup_seconds: How long the dial took.
+    """
+
+    __slots__ = (
+        "_early",
+        "_handler",
+        "_native",
+        "_transport",
+        "certificate_der",
+        "closed",
+        "send",
+        "setup_seconds",
+    )
+
+    def __init__(self, native: _native.QuicConnection, transport: QuicTransport) -> None:
+        self._native = native
+        self._transport = transport
+        self._handler: Handler | None = None
+        self._early: list[tuple[int, bytes, bool]] = []
+        self.closed = False
+        self.certificate_der: bytes | None = None
+        self.setup_seconds = 0.0
+        #: ``send(control, message=NO_MESSAGE) -> int`` encodes one message into the send queue and returns its
+        #: depth in bytes. It never blocks. Raises EncodeError before anything is queued; does nothing on a closed
+        #: connection. The extension's own method: a wrapper would double its cost.
+        self.send = native.send
+
+    def __repr__(self) -> str:
+        host, port = self.peer_address
+        state = " closed" if self.closed else ""
+        return f"<Connection {'to' if self.is_dialer else 'from'} {host}:{port}{state}>"
+
+    @property
+    def handler(self) -> Handler | None:
+        return self._handler
+
+    @handler.setter
+    def handler(self, handler: Handler) -> None:
+        self._handler = handler
+
+    @property
+    def is_dialer(self) -> bool:
+        return self._native.is_dialer
+
+    @property
+    def peer_address(self) -> tuple[str, int]:
+        return self._native.peer_address
+
+    @property
+    def local_address(self) -> tuple[str, int]:
+        return self._native.local_address
+
+    @property
+    def queued(self) -> int:
+        """Bytes of messages that QUIC has not taken yet."""
+        return self._native.queued
+
+    # --- streams, before the distribution starts ------------------------------------------------------------
+
+    def open_uni(self) -> int:
+        """Reserve our next unidirectional stream; returns its id. NotConnected if the peer allows none."""
+        return self._native.open_uni()
+
+    def open_bi(self) -> int:
+        """Reserve our next bidirectional stream; returns its id. NotConnected if the peer allows none."""
+        return self._native.open_bi()
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Queue bytes on a stream. For the small messages of handshakes: there is no back-pressure."""
+        self._native.write(stream, data)
+
+    def finish(self, stream: int) -> None:
+        """End a stream of ours after what is queued on it."""
+        self._native.write(stream, b"", True)
+
+    def reset(self, stream: int, code: int) -> None:
+        """End a stream of ours at once; what is queued on it is dropped."""
+        self._native.reset(stream, code)
+
+    # --- the distribution -----------------------------------------------------------------------------------
+
+    def start_dist(self, *, fragments: bool, max_frame: int, exact_empty_str: bool = False) -> None:
+        """The distribution handshake is over: from now on data streams carry messages, and ``send`` works.
+
+        Args:
+            fragments: Whether both sides offered the FRAGMENTS flag, which decides the form of every frame.
+            max_frame: Largest message taken from the peer, in bytes; a larger one closes the connection.
+            exact_empty_str: Send ``""`` so that another Python node gets it back as ``str``.
+        """
+        codec = self._transport.codec_for(exact_empty_str)
+        self._native.start_dist(codec, fragments=fragments, max_frame=max_frame)
+
+    def pause(self) -> None:
+        """Hand out no more messages until ``resume``; the peer is stalled by flow control."""
+        self._native.pause()
+
+    def resume(self) -> None:
+        self._native.resume()
+
+    async def probe(self, timeout: float) -> bool:  # noqa: ASYNC109 - silence is an answer
+        """Whether the peer gives a sign of life within ``timeout`` seconds; asks it for one."""
+        before = self._native.ping()
+        deadline = self._transport.loop.time() + timeout
+        while not self.closed:
+            if self._native.frames_received != before:
+                return True
+            if self._transport.loop.time() >= deadline:
+                return False
+            await asyncio.sleep(min(0.01, timeout))
+        return False
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the connection and tell the peer; ``handler.closed`` is not called. Idempotent.
+
+        What is queued is dropped, and even data on its way may be overtaken by the close.
+        """
+        if not self.closed:
+            self.closed = True
+            self._native.close(code, reason)
+
+    def stats(self) -> dict[str, int]:
+        """Counters of QUIC: rtt_us, cwnd, mtu, packets_sent, packets_lost, bytes_sent, bytes_received, ...
+
+        ``packets_sent`` matters for peers on Erlang's QUIC, which survives only one key update: reconnect
+        before it reaches 8 million. The dictionary is empty once the connection is gone.
+        """
+        return self._native.stats()
+
+    # --- called by the transport ----------------------------------------------------------------------------
+
+    def _stream_data(self, stream: int, data: bytes, fin: bool) -> None:
+        if self._handler is not None and not self.closed:
+            self._handler.stream_data(stream, data, fin)
+
+    def _messages(self, batch: Batch) -> None:
+        if self._handler is not None and not self.closed:
+            self._handler.messages(batch)
+
+    def _writable(self) -> None:
+        if self._handler is not None and not self.closed:
+            self._handler.writable()
+
+    def _closed(self, reason: CloseReason) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        if self._handler is not None:
+            self._handler.closed(reason)
+
+
+class QuicTransport:
+    """The QUIC connections of one node, on the running event loop. Several can live in one OS process.
+
+    Args:
+        codec: Encodes and decodes the messages.
+        exact_codec: The same for connections that start with ``exact_empty_str``.
+        certificate: Our TLS certificate (DER).
+        private_key: Its key (PKCS#8 DER).
+        reset_key: 64 secret bytes that survive restarts: so a restarted node can tell its peers at once that
+            their connections are gone.
+        on_accept: Called with each inbound connection once its TLS handshake is done; has to set its handler.
+        alpn: For tests.
+        high_water: ``Connection.queued`` from which a connection counts as congested, in bytes.
+        options: Every name in ``_native.QUIC_OPTIONS``: ``idle_timeout_ms``, ``max_unauthenticated``, ...
+
+    Raises:
+        ConfigError: The certificate and the key do not fit, or an option is unknown.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        *,
+        exact_codec: Codec | None = None,
+        certificate: bytes,
+        private_key: bytes,
+        reset_key: bytes,
+        on_accept: Callable[[Connection], None] | None = None,
+        alpn: bytes = ALPN,
+        high_water: int = 1 << 20,
+        **options: int,
+    ) -> None:
+        unknown = options.keys() - set(_native.QUIC_OPTIONS)
+        if unknown:
+            known = ", ".join(sorted(_native.QUIC_OPTIONS))
+            raise ConfigError(f"there is no QUIC option {', '.join(sorted(unknown))}; there are {known}")
+        self._codec = codec
+        self._exact_codec = exact_codec or codec
+        self._identity = {
+            "certificate": certificate,
+            "private_key": private_key,
+            "reset_key": reset_key,
+            "alpn": alpn,
+        }
+        self._options = {"send_high_water": high_water, "send_low_water": high_water // 4, **options}
+        self._on_accept = on_accept
+        self._endpoint: _native.QuicEndpoint | None = None
+        self._connections: dict[int, Connection] = {}
+        self._inbound: dict[int, Connection] = {}
+        self._dials: dict[int, asyncio.Future[None]] = {}
+        self._fds: set[int] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.loop = asyncio.get_running_loop()
+        self._dispatch: dict[int, Callable[..., None]] = {
+            _native.ACCEPTED: self._accepted,
+            _native.CONNECTED: self._connected,
+            _native.STREAM: self._stream,
+            _native.MESSAGES: self._messages,
+            _native.WRITABLE: self._writable,
+            _native.CLOSED: self._closed,
+            _native.DETACHED: self._detached,
+        }
+
+    # --- public ---------------------------------------------------------------------------------------------
+
+    async def listen(self, host: str, port: int) -> tuple[str, int]:
+        """Open the listening socket; returns its address with the real port.
+
+        Args:
+            host: An IP address of this host, or ``0.0.0.0`` / ``::`` for all of them.
+            port: A UDP port, or 0 for a free one.
+
+        Raises:
+            ConfigError: The address can't be bound; says what to do.
+        """
+        if self._endpoint is not None:
+            raise ConfigError("this transport is open already; listen before the first dial, and once")
+        endpoint = self._open((_ip(host), port))
+        assert endpoint.listen_address is not None and endpoint.listen_fd is not None
+        self._watch(endpoint.listen_fd)
+        return endpoint.listen_address
+
+    async def dial(
+        self,
+        host: str,
+        port: int,
+        *,
+        timeout: float,  # noqa: ASYNC109 - the error names the address
+        server_name: str | None = None,
+    ) -> Connection:
+        """Connect to a peer; the handler of the result has to be set before the next await point.
+
+        Args:
+            host: An IP address.
+            port: Its UDP port.
+            timeout: Seconds for the QUIC and TLS handshake.
+            server_name: What to tell the peer as its name (SNI); default: the address, which sends none.
+
+        Raises:
+            NotConnected: Nobody answered in time, or the handshake failed; says how.
+        """
+        started = self.loop.time()
+        endpoint = self._endpoint or self._open(None)
+        where = f"{host}:{port}"
+        try:
+            native = endpoint.connect(host, port, server_name or host)
+        except (OSError, ValueError) as error:
+            raise NotConnected(f"can't dial {where}: {error}") from error
+        connection = Connection(native, self)
+        dialed: asyncio.Future[None] = self.loop.create_future()
+        self._connections[native.id] = connection
+        self._dials[native.id] = dialed
+        self._watch(native.fd)
+        self._wake()
+        try:
+            async with asyncio.timeout(timeout):
+                await dialed
+        except TimeoutError:
+            connection.close(0, "dial timeout")
+            raise NotConnected(f"no answer from {where} (UDP) within {timeout:g} s") from None
+        except BaseException:
+            connection.close(0, "dial cancelled")
+            raise
+        finally:
+            del self._dials[native.id]
+        connection.setup_seconds = self.loop.time() - started
+        return connection
+
+    async def close(self, reason: str = "the node stops") -> None:
+        """Close all connections, telling the peers, and all sockets. Idempotent. Handlers are not called."""
+        endpoint, self._endpoint = self._endpoint, None
+        if endpoint is None:
+            return
+        for connection in self._connections.values():
+            connection.closed = True
+        for dialed in self._dials.values():
+            if not dialed.done():
+                dialed.set_exception(NotConnected(reason))
+        endpoint.close(0, reason)
+        if self._timer is not None:
+            self._timer.cancel()
+        for fd in self._fds:
+            self.loop.remove_reader(fd)
+        self._fds.clear()
+        self._connections.clear()
+        self._inbound.clear()
+
+    @property
+    def stood_in(self) -> int:
+        """How often the watcher thread did the work of a blocked event loop."""
+        return 0 if self._endpoint is None else self._endpoint.stood_in
+
+    def codec_for(self, exact_empty_str: bool) -> Codec:
+        return self._exact_codec if exact_empty_str else self._codec
+
+    # --- one turn of the loop -------------------------------------------------------------------------------
+
+    def _receive(self, fd: int) -> None:
+        """A socket is readable."""
+        if self._endpoint is not None:
+            try:
+                events = self._endpoint.receive(fd)
+            except OSError as error:
+                log.error("UDP socket %d failed: %s", fd, error)
+                self.loop.remove_reader(fd)
+                self._fds.discard(fd)
+                return
+            self._handle(events)
+
+    def _drive(self) -> None:
+        """A timer is due, the watcher has news, or the last batch left work."""
+        if self._endpoint is not None:
+            self._handle(self._endpoint.drive())
+
+    def _handle(self, events: list[Event]) -> None:
+        for event in events:
+            self._dispatch[event[0]](*event[1:])
+        self._flush()
+
+    def _wake(self) -> None:
+        """Called by the extension when the first thing is queued: flush once in this turn of the loop."""
+        self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._endpoint is None:
+            return
+        delay = self._endpoint.flush()
+        if delay is None:
+            return
+        # A timer that fires early costs one call; moving it with each packet would cost more.
+        due = self.loop.time() + delay
+        if self._timer is not None:
+            if self._timer.when() <= due and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        self._timer = self.loop.call_at(due, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._drive()
+
+    # --- events ---------------------------------------------------------------------------------------------
+
+    def _accepted(self, id: int, native: _native.QuicConnection) -> None:
+        self._connections[id] = self._inbound[id] = Connection(native, self)
+
+    def _connected(self, id: int, certificate: bytes | None) -> None:
+        connection = self._connections[id]
+        connection.certificate_der = certificate
+        dialed = self._dials.get(id)
+        if dialed is not None and not dialed.done():
+            dialed.set_result(None)
+        elif self._inbound.pop(id, None) is not None:
+            if self._on_accept is None:
+                connection.close(0, "not accepting")
+            else:
+                self._guard(connection, self._on_accept, connection)
+
+    def _stream(self, id: int, stream: int, data: bytes, fin: bool) -> None:
+        connection = self._connections[id]
+        self._guard(connection, connection._stream_data, stream, data, fin)
+
+    def _messages(self, id: int, batch: Batch) -> None:
+        connection = self._connections[id]
+        self._guard(connection, connection._messages, batch)
+
+    def _writable(self, id: int) -> None:
+        connection = self._connections[id]
+        self._guard(connection, connection._writable)
+
+    def _closed(self, id: int, kind: CloseKind, code: int, text: str) -> None:
+        connection = self._connections.pop(id)
+        self._inbound.pop(id, None)
+        dialed = self._dials.get(id)
+        if dialed is not None and not dialed.done():
+            host, port = connection.peer_address
+            dialed.set_exception(NotConnected(f"{host}:{port}: {text or kind}"))
+        self._guard(connection, connection._closed, CloseReason(kind, code, text))
+
+    def _detached(self, fd: int) -> None:
+        assert self._endpoint is not None
+        self._fds.discard(fd)
+        self.loop.remove_reader(fd)
+        self._endpoint.release(fd)
+
+    def _guard(self, connection: Connection, callback: Callable[..., None], *args: Any) -> None:
+        """A bug in a handler costs its connection, not the transport."""
+        try:
+            callback(*args)
+        except Exception:
+            log.exception("internal error while handling %r; the connection is closed", connection)
+            connection.close(0, "internal error")
+
+    # --- sockets --------------------------------------------------------------------------------------------
+
+    def _open(self, listen: tuple[str, int] | None) -> _native.QuicEndpoint:
+        try:
+            self._endpoint = _native.QuicEndpoint(
+                self._codec, self._wake, listen=listen, options=self._options, **self._identity
+            )
+        except OSError as error:
+            assert listen is not None
+            raise ConfigError(_cannot_bind(*listen, error)) from error
+        self._fds.add(self._endpoint.alarm_fd)
+        self.loop.add_reader(self._endpoint.alarm_fd, self._drive)
+        return self._endpoint
+
+    def _watch(self, fd: int) -> None:
+        self._fds.add(fd)
+        self.loop.add_reader(fd, self._receive, fd)
+
+
+def _ip(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        raise ConfigError(f"listen address {host!r} is no IP address; give one of this host") from None
+
+
+def _cannot_bind(host: str, port: int, error: OSError) -> str:
+    where = f"UDP {host}:{port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use, perhaps by another node; choose another listen_port, or 0 for a free one"
+    if error.errno == errno.EACCES:
+        return (
+            f"{where} may not be bound by this user; ports below 1024 need a privilege, choose a higher one"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{where} can't be bound: {host} is no address of this host; choose one that is, or 0.0.0.0"
+    return f"{where} can't be bound: {os.strerror(error.errno) if error.errno else error}"
+
+
+__all__ = ["ALPN", "NO_MESSAGE", "Batch", "CloseReason", "Connection", "Handler", "QuicTransport"]
