@@ -288,7 +288,7 @@ def spawn_monitor(
     process = current_process()
     ref = process.runtime.reference()
     if node is not None and node != process.runtime.name:
-        return _with(_spawn_remote(node, func, args, name, link=False, monitor=ref), ref)
+        return _monitored(ref, _spawn_remote(node, func, args, name, link=False, monitor=ref))
     spawned = process.runtime.spawn(
         func, args, monitor_by=(process, ref), name=name, max_mailbox=max_mailbox, when_full=when_full
     )
@@ -307,8 +307,8 @@ def _spawn_remote(
     )
 
 
-async def _with(pid: Awaitable[Pid], ref: Reference) -> tuple[Pid, Reference]:
-    return await pid, ref
+async def _monitored(ref: Reference, spawned: Awaitable[Pid]) -> tuple[Pid, Reference]:
+    return await spawned, ref
 
 
 # --- links, monitors, exits -------------------------------------------------------------------------------------------

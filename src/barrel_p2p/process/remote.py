@@ -55,8 +55,8 @@ class Remote(Protocol):
     ) -> Awaitable[Pid]:
         """Spawn an exported function on ``node``; the awaitable gives its pid or raises.
 
-        With ``link`` and ``monitor`` the node registers what the reply confirms by ``Runtime.add_link`` and
-        ``Runtime.add_monitor``, which record it without a signal.
+        With ``monitor`` the node records it by ``Runtime.expect_down`` before it asks, with ``link`` it records the link by
+        ``Runtime.add_link`` once the reply confirms it.
         """
         ...
 

@@ -61,7 +61,7 @@ class Runtime(Signals):
         self.remote = remote
         self.exit_grace = exit_grace
         #: The sender of signals that no process sends, such as the shutdown of the node.
-        self.pid: Final = Pid(self.name, 0, 0, creation)
+        self.pid = Pid(self.name, 0, 0, creation)
         self.processes: dict[int, Process] = {}  # key: pid.id | pid.serial << 32
         self.names: dict[str, Process] = {}
         #: Active aliases of ours: a process (its mailbox takes the messages) or the future of a call (takes one reply).
@@ -110,6 +110,8 @@ class Runtime(Signals):
             return None
         return process
 
+    process = find
+
     # --- names ------------------------------------------------------------------------------------------------------
 
     def find_name(self, name: str) -> Process | None:
@@ -132,6 +134,14 @@ class Runtime(Signals):
         process.name = Atom(name)
         self.names[process.name] = process
 
+    def try_register(self, name: str, process: Process) -> bool:
+        """``register`` for the network side, which must not raise: false when it can't be."""
+        try:
+            self.register(name, process.pid)
+        except NameTaken:
+            return False
+        return True
+
     def unregister(self, name: str) -> None:
         """Take a name away.
 
@@ -151,11 +161,12 @@ class Runtime(Signals):
         if process is not None:
             process.put(message)
 
-    def deliver_name(self, name: Atom, message: Any) -> None:
-        """To a registered name; dropped when nobody has it."""
+    def deliver_name(self, name: Atom, message: Any) -> Process | None:
+        """To a registered name, and who has it; dropped when nobody does."""
         process = self.names.get(name)
         if process is not None:
             process.put(message)
+        return process
 
     def deliver_alias(self, ref: Reference, message: Any) -> None:
         """To an alias; dropped when it is not active (any more)."""

@@ -8,8 +8,11 @@ its own without looking at anything else.
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from ..errors import BarrelError
 from ..term.types import Atom, Pid, Reference
 from .process import DEAD, EXITING, RUNNING, Process
 from .reasons import DOWN, EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL, PROCESS
@@ -17,7 +20,10 @@ from .reasons import DOWN, EXIT, KILL, KILLED, NOCONNECTION, NOPROC, NORMAL, PRO
 if TYPE_CHECKING:
     from .remote import Remote
 
+logger = logging.getLogger("barrel_p2p.process")
+
 NameOnNode = tuple[Atom, Atom]
+Sink = Process | asyncio.Future[Any] | Callable[[Any], None]
 
 _UNBORN: Final = Atom("")  # stands for the pid of a process that another node has yet to spawn
 
@@ -26,8 +32,8 @@ class Monitor:
     """One monitor, seen from this node: at least one of its ends is here.
 
     ``shown`` is what the DOWN message names: the pid, or ``(name, node)``; for a watcher on another node the pid or the
-    bare name. ``sink`` is who takes the reason: a process of ours, the future of a call, or ``None`` when the watcher is on
-    another node.
+    bare name. ``sink`` is who takes the reason: a process of ours, a future or function (of a call), or ``None`` when the watcher
+    is on another node.
     """
 
     __slots__ = ("ref", "shown", "sink", "target", "watcher")
@@ -36,7 +42,7 @@ class Monitor:
         self,
         ref: Reference,
         watcher: Pid,
-        sink: Process | asyncio.Future[Any] | None,
+        sink: Sink | None,
         target: Process | None,
         shown: Pid | NameOnNode | Atom,
     ) -> None:
@@ -62,6 +68,7 @@ class Signals:
     """Links, monitors and exit signals of one runtime."""
 
     name: Atom
+    pid: Pid
     remote: Remote | None
 
     def __init__(self) -> None:
@@ -176,7 +183,10 @@ class Signals:
             self._forget_link(process, remote)
 
     def exit_in(self, remote: Pid, local: Pid, reason: Any, *, linked: bool) -> bool:
-        """EXIT (``linked``: counts only while that link is active, and ends it) or EXIT2 received; false: no such link."""
+        """EXIT (``linked``: counts only while that link is active, and ends it) or EXIT2 received.
+
+        False when there is no such link.
+        """
         process = self.find(local)
         if process is None:
             return True
@@ -197,7 +207,7 @@ class Signals:
     # --- monitors ---------------------------------------------------------------------------------------------------
 
     def monitor(
-        self, watcher: Pid, sink: Process | asyncio.Future[Any], target: Pid | NameOnNode, ref: Reference
+        self, watcher: Pid, sink: Sink, target: Pid | NameOnNode, ref: Reference
     ) -> Monitor:
         """Watch a pid or a ``(name, node)``; the reason goes to ``sink``, exactly once."""
         node = target.node if isinstance(target, Pid) else target[1]
@@ -218,7 +228,7 @@ class Signals:
             self.remote.monitor(watcher, target, ref)
         return monitor
 
-    def expect_down(self, node: Atom, watcher: Pid, sink: Process | asyncio.Future[Any], ref: Reference) -> Monitor:
+    def expect_down(self, node: Atom, watcher: Pid, sink: Sink, ref: Reference) -> Monitor:
         """Record a monitor on a process that ``node`` is asked to spawn; set ``shown`` once its pid is known.
 
         It must stand before the request leaves: the DOWN of a process that ended at once may overtake the reply.
@@ -248,8 +258,8 @@ class Signals:
             if monitor.target.monitored_by:
                 monitor.target.monitored_by.pop(monitor, None)
         elif self._forget_watching(monitor) and self.remote is not None and not isinstance(monitor.shown, Atom):
-            if isinstance(monitor.shown, Pid) or monitor.shown[0] is not _UNBORN:
-                self.remote.demonitor(monitor.watcher, monitor.shown, monitor.ref)
+            if not _is_unborn(monitor):
+                _tell(self.remote.demonitor, monitor.watcher, monitor.shown, monitor.ref)
 
     def monitor_in(self, watcher: Pid, target: Pid | Atom, ref: Reference) -> None:
         """MONITOR received, by pid or by registered name."""
@@ -272,12 +282,9 @@ class Signals:
     def down_in(self, target: Pid | Atom, ref: Reference, reason: Any, *, node: Atom) -> None:
         """``node`` tells that a process of its own has died which one of ours monitors."""
         monitor = self.watching.get(ref.ids)
-        if monitor is None or monitor.ref != ref:
-            return
-        shown = monitor.shown
-        if (shown.node if isinstance(shown, Pid) else shown[1]) == node:
+        if monitor is not None and monitor.ref == ref and _node_of(monitor) == node:
             self._forget_watching(monitor)
-            if isinstance(target, Pid) and isinstance(shown, tuple) and shown[0] is _UNBORN:
+            if isinstance(target, Pid) and _is_unborn(monitor):
                 monitor.shown = target
             _fire(monitor, reason)
 
@@ -285,11 +292,11 @@ class Signals:
         """Take a monitor of ours on another node out of both indexes; false when it is in none."""
         if self.watching.pop(monitor.ref.ids, None) is None:
             return False
-        node = monitor.shown.node if isinstance(monitor.shown, Pid) else monitor.shown[1]
-        peer = self.peers.get(Atom(node))
+        node = _node_of(monitor)
+        peer = self.peers.get(node)
         if peer is not None:
             peer.watching.pop(monitor.ref.ids, None)
-            self._tidy(Atom(node), peer)
+            self._tidy(node, peer)
         return True
 
     def _forget_watched(self, watcher: Pid, ref: Reference) -> Monitor | None:
@@ -332,7 +339,7 @@ class Signals:
             else:
                 self._forget_link(process, pid)
                 if self.remote is not None:
-                    self.remote.exit_link(process.pid, pid, reason)
+                    _tell(self.remote.exit_link, process.pid, pid, reason)
         watchers, process.monitored_by = process.monitored_by, None
         for monitor in watchers or ():
             if monitor.sink is not None:
@@ -340,7 +347,7 @@ class Signals:
             else:
                 self._forget_watched(monitor.watcher, monitor.ref)
                 if self.remote is not None and not isinstance(monitor.shown, tuple):
-                    self.remote.down(monitor.shown, monitor.watcher, monitor.ref, reason)
+                    _tell(self.remote.down, monitor.shown, monitor.watcher, monitor.ref, reason)
         for monitor in list(process.monitors.values()) if process.monitors else ():
             self.end_monitor(monitor)
         process.monitors = None
@@ -354,16 +361,29 @@ def _fire(monitor: Monitor, reason: Any) -> None:
             sink.monitors.pop(monitor.ref.ids, None)
         if sink.status != DEAD:
             sink.put_signal((DOWN, monitor.ref, PROCESS, monitor.shown, reason))
-    elif sink is not None and not sink.done():
-        sink.set_exception(MonitorFired(reason))
+    elif isinstance(sink, asyncio.Future):
+        if not sink.done():
+            sink.set_result(reason)
+    elif sink is not None:
+        sink(reason)
 
 
-class MonitorFired(Exception):
-    """Set on the future of a call whose server died: ``reason`` says of what."""
+def _tell(signal: Callable[..., None], *args: Any) -> None:
+    """A signal of a dead process to another node: if its channel fails over it, the other signals still go out."""
+    try:
+        signal(*args)
+    except BarrelError as error:
+        logger.error("could not tell another node of a death: %s", error)
 
-    def __init__(self, reason: Any) -> None:
-        super().__init__()
-        self.reason = reason
+
+def _node_of(monitor: Monitor) -> Atom:
+    """The other node of a monitor of ours."""
+    assert not isinstance(monitor.shown, Atom)
+    return monitor.shown.node if isinstance(monitor.shown, Pid) else monitor.shown[1]
+
+
+def _is_unborn(monitor: Monitor) -> bool:
+    return isinstance(monitor.shown, tuple) and monitor.shown[0] is _UNBORN
 
 
 def _add(process: Process, pid: Pid) -> None:
@@ -390,4 +410,4 @@ def _is(reason: Any, atom: Atom) -> bool:
     return type(reason) is Atom and reason == atom
 
 
-__all__ = ["Monitor", "MonitorFired", "NameOnNode", "Signals"]
+__all__ = ["Monitor", "NameOnNode", "Signals"]

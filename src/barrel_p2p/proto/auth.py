@@ -349,7 +349,7 @@ class AuthDialer(_Exchange):
                 "name_mismatch",
                 f"We dialled {self.peer}, but {hello.name} answered. The address of {self.peer} is wrong or "
                 "old: "
-                "look at contact_nodes and the discovery directory.",
+                "look at peers= and the discovery directory.",
             )
         elif self._accept_identity(hello):
             self._send_challenge(now, wall_ms)

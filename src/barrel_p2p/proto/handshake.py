@@ -171,12 +171,16 @@ class _Handshake:
         """Fail if the deadline has passed; call it at ``deadline`` (which moves) and as often as you like
         before.
         """
-        if self._state is not _State.OVER and now > self.deadline:
+        if self._state is _State.OVER or now <= self.deadline:
+            return
+        limit = f"{self._config.setup_time:g} s"
+        if self._state is _State.DECIDING:
             self._fail(
-                "timeout",
-                f"{self._who} was silent for {self._config.setup_time:g} s while we waited for "
-                f"{self._state.value}. {self._silence()}",
+                "timeout", f"This node did not decide about {self._who} within {limit}: it is overloaded."
             )
+        else:
+            waited = f"{self._who} was silent for {limit} while we waited for {self._state.value}."
+            self._fail("timeout", f"{waited} {self._silence()}")
 
     def connection_lost(self, why: str = "") -> None:
         """Tell the machine that the connection is gone."""

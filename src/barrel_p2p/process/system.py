@@ -1,0 +1,120 @@
+"""System messages: what Erlang's ``sys`` asks of a server, and the same questions asked from Python.
+
+A server answers ``get_state``, ``replace_state``, ``get_status``, ``suspend``, ``resume`` and ``terminate``; other requests
+of ``sys`` get the error that OTP gives for an unknown one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from ..errors import CallError, EncodeError
+from ..term.types import Atom
+from .call import SYSTEM, gen_call, reply
+from .current import runtime_of
+
+if TYPE_CHECKING:
+    from .server_loop import ServerLoop
+
+logger = logging.getLogger("barrel_p2p.process")
+
+OK: Final = Atom("ok")
+ERROR: Final = Atom("error")
+#: Characters of a state that has no form as a term and goes as its text.
+MAX_TEXT: Final = 10_000
+
+
+# --- asking -----------------------------------------------------------------------------------------------------------
+
+
+async def get_state(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> Any:  # noqa: ASYNC109
+    """The state of a server: by default of a Python one its public attributes as a dict."""
+    return _ok(await gen_call(SYSTEM, to, Atom("get_state"), timeout, runtime_of(node)))
+
+
+async def replace_state(
+    to: Any,
+    function: Callable[[Any], Any],
+    timeout: float | None = 5.0,  # noqa: ASYNC109
+    *,
+    node: Any = None,
+) -> Any:
+    """Replace the state of a Python server of this node by ``function(state)``; the new state."""
+    return _ok(await gen_call(SYSTEM, to, (Atom("replace_state"), function), timeout, runtime_of(node)))
+
+
+async def get_status(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> Any:  # noqa: ASYNC109
+    """``{status, Pid, {module, Module}, [PDict, SysState, Parent, Debug, Misc]}``."""
+    return await gen_call(SYSTEM, to, Atom("get_status"), timeout, runtime_of(node))
+
+
+async def suspend(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> None:  # noqa: ASYNC109
+    """Let a server handle system messages only; all others wait."""
+    await gen_call(SYSTEM, to, Atom("suspend"), timeout, runtime_of(node))
+
+
+async def resume(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> None:  # noqa: ASYNC109
+    """Let a suspended server go on."""
+    await gen_call(SYSTEM, to, Atom("resume"), timeout, runtime_of(node))
+
+
+def _ok(answer: Any) -> Any:
+    if isinstance(answer, tuple) and len(answer) == 2 and answer[0] == OK:
+        return answer[1]
+    raise CallError(answer, f"the server refused: {answer!r}")
+
+
+# --- answering --------------------------------------------------------------------------------------------------------
+
+
+def handle_system(loop: ServerLoop, from_: Any, request: Any) -> None:
+    """Answer one system message of a server."""
+    what, argument = request if isinstance(request, tuple) and len(request) == 2 else (request, None)
+    if what == "terminate":
+        from .server_loop import Stop
+
+        _reply(from_, OK)
+        raise Stop(argument)
+    if what == "get_state":
+        _reply(from_, (OK, loop.server.get_state()))
+    elif what == "replace_state":
+        _reply(from_, _replace(loop, argument))
+    elif what == "suspend":
+        loop.suspended = True
+        _reply(from_, OK)
+    elif what == "resume":
+        loop.suspended = False
+        _reply(from_, OK)
+    elif what == "get_status":
+        _reply(from_, _status(loop))
+    else:
+        _reply(from_, (ERROR, (Atom("unknown_system_msg"), request)))
+
+
+def _replace(loop: ServerLoop, function: Any) -> Any:
+    if not callable(function):
+        return (ERROR, Atom("not_supported"))  # a fun of an Erlang node can't run here
+    try:
+        loop.server.set_state(function(loop.server.get_state()))
+    except Exception as error:
+        logger.warning("replace_state of %s failed", loop.process, exc_info=error)
+        return (ERROR, (Atom("callback_failed"), repr(error)))
+    return (OK, loop.server.get_state())
+
+
+def _status(loop: ServerLoop) -> Any:
+    state = Atom("suspended" if loop.suspended else "running")
+    parent = loop.process.pid if loop.parent is None else loop.parent.pid
+    misc = [(Atom("data"), [("Status", state), ("Parent", parent)]), (Atom("data"), [("State", loop.server.get_state())])]
+    module = (Atom("module"), Atom(type(loop.server).__name__))
+    return (Atom("status"), loop.process.pid, module, [[], state, parent, [], misc])
+
+
+def _reply(from_: Any, value: Any) -> None:
+    try:
+        reply(from_, value)
+    except EncodeError:  # a state may hold anything; whoever looks from another node gets its text
+        text = repr(value)[:MAX_TEXT]
+        reply(from_, (OK, text) if isinstance(value, tuple) and value[0] == OK else text)
