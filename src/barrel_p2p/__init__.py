@@ -1,4 +1,21 @@
-"""Erlang distribution for Python: processes, servers and supervisors that talk across nodes."""
+"""Erlang distribution for Python: processes, servers and supervisors that talk across nodes.
+
+::
+
+    async with Node("alice@127.0.0.1", cookie="secret") as node:
+        print(await call(("counter", "bob@127.0.0.1"), "inc"))
+
+The map of the package; imports point one way, from the top of this list to the bottom:
+
+- ``cli``: the ``barrel`` command, a client of what is exported here
+- ``services``: what users came for: remote calls, the registry, maps, ...
+- ``node``: the driver: runs the machines over net and disk and delivers to processes
+- ``proto``: every protocol as a pure machine: authentication, handshake, control messages
+- ``process``: processes, links, monitors, servers, supervisors on one node
+- ``net``: moves bytes between nodes; ``disk``: what survives a restart
+- ``crdt``, ``term``: pure values and their bytes; ``errors``: everything that can be raised
+- ``testing``: public test support, may import anything
+"""
 
 from __future__ import annotations
 
@@ -25,6 +42,7 @@ from .errors import (
     RemoteError,
     StartError,
 )
+from .node.node import Node, PeerStatistics, Statistics
 from .process.api import (
     Timer,
     alias,
@@ -80,9 +98,11 @@ __all__ = [
     "InternalError",
     "NameTaken",
     "NoProc",
+    "Node",
     "NodeDown",
     "NotConnected",
     "NotInProcess",
+    "PeerStatistics",
     "Pid",
     "Port",
     "ProtocolError",
@@ -91,6 +111,7 @@ __all__ = [
     "RemoteError",
     "Reply",
     "StartError",
+    "Statistics",
     "Stop",
     "Supervisor",
     "Timer",
