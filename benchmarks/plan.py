@@ -1,0 +1,119 @@
+"""What is measured: the works, their rows, their sizes.
+
+Every system gets the same sizes, so a row compares like with like. ``batch`` is how many messages a Python sender
+passes on before it lets its event loop turn; the BEAM preempts its senders by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the result table."""
+
+    name: str
+    unit: str
+    more_is_better: bool
+    about: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of each work is done in one sample, the same for every system."""
+
+    messages: int = 300_000  # one-way, over all pairs
+    rounds: int = 5_000  # ping-pong
+    calls_1: int = 5_000
+    calls_50: int = 30_000  # over all 50 callers
+    big_messages: int = 200  # of 1 MiB
+    setups: int = 50
+    local_messages: int = 300_000
+    local_rounds: int = 50_000
+    spawns: int = 50_000
+    idle: int = 20_000
+    small_terms: int = 100_000
+    big_terms: int = 300
+    batch: int = 100
+
+
+FULL: Final = Sizes()
+# A tenth: enough to see that everything runs and the order of magnitude, not enough to publish.
+QUICK: Final = replace(
+    FULL,
+    messages=30_000, rounds=500, calls_1=500, calls_50=3_000, big_messages=20, setups=10,
+    local_messages=30_000, local_rounds=5_000, spawns=5_000, idle=5_000, small_terms=10_000, big_terms=30,
+)  # fmt: skip
+
+SMALL_BYTES: Final = 64
+BIG_BYTES: Final = 1024 * 1024
+
+# A work may give several rows (one ping-pong gives two percentiles).
+WORKS: Final[dict[str, tuple[Row, ...]]] = {
+    "oneway_1": (Row("oneway_1", "msg/s", True, "64-byte binary in a tuple, one sender, one receiver"),),
+    "oneway_10": (Row("oneway_10", "msg/s", True, "the same, ten pairs, total"),),
+    "pingpong": (
+        Row("pingpong_p50_us", "us", False, "64-byte round trip between two processes, median"),
+        Row("pingpong_p99_us", "us", False, "the same, 99th percentile"),
+    ),
+    "call_1": (Row("call_1", "calls/s", True, "gen_server calls, one caller"),),
+    "call_50": (Row("call_50", "calls/s", True, "gen_server calls, 50 callers of one server"),),
+    "message_1mib": (Row("message_1mib_mb_s", "MB/s", True, "1 MiB binaries one way, 1 MB = 1,000,000 bytes"),),
+    "setup": (Row("setup_p50_ms", "ms", False, "authenticated connection from nothing to usable, median"),),
+    "local_flood": (Row("local_flood", "msg/s", True, "one-way between two processes of one node"),),
+    "local_pingpong": (Row("local_pingpong", "round trips/s", True, "between two processes of one node"),),
+    "spawn": (Row("spawn_s", "spawns/s", True, "processes started, run and gone"),),
+    "idle": (Row("idle_bytes", "bytes", False, "resident memory per idle process"),),
+    "etf_small": (
+        Row("etf_small_enc_us", "us", False, "a message of six fields to bytes"),
+        Row("etf_small_dec_us", "us", False, "and back"),
+    ),
+    "etf_maps1000": (
+        Row("etf_maps1000_enc_us", "us", False, "a list of 1,000 maps of five keys to bytes"),
+        Row("etf_maps1000_dec_us", "us", False, "and back"),
+    ),
+}
+
+PAIR_WORKS: Final = ("oneway_1", "oneway_10", "pingpong", "call_1", "call_50", "message_1mib", "setup")
+LOCAL_WORKS: Final = ("local_flood", "local_pingpong", "spawn", "idle")
+CODEC_WORKS: Final = ("etf_small", "etf_maps1000")
+
+
+def pair_command(work: str, sizes: Sizes) -> str:
+    """The line that asks one node of a pair for a work; both languages understand the same lines."""
+    match work:
+        case "oneway_1" | "oneway_10":
+            pairs = 10 if work == "oneway_10" else 1
+            return f"oneway {pairs} {sizes.messages // pairs} {SMALL_BYTES} {sizes.batch}"
+        case "pingpong":
+            return f"pingpong {sizes.rounds} {SMALL_BYTES}"
+        case "call_1":
+            return f"call 1 {sizes.calls_1} {SMALL_BYTES}"
+        case "call_50":
+            return f"call 50 {sizes.calls_50 // 50} {SMALL_BYTES}"
+        case "message_1mib":
+            return f"oneway 1 {sizes.big_messages} {BIG_BYTES} 1"
+        case "setup":
+            return f"setup {sizes.setups}"
+    raise ValueError(work)
+
+
+def local_command(work: str, sizes: Sizes) -> list[str]:
+    """The arguments of the one-process programs."""
+    match work:
+        case "local_flood":
+            return [work, str(sizes.local_messages), str(sizes.batch)]
+        case "local_pingpong":
+            return [work, str(sizes.local_rounds)]
+        case "spawn":
+            return [work, str(sizes.spawns), str(sizes.batch)]
+        case "idle":
+            return [work, str(sizes.idle)]
+    raise ValueError(work)
+
+
+def in_row_units(work: str, values: list[float]) -> list[float]:
+    """Big messages are counted one by one by the nodes; the table shows bytes."""
+    return [v * BIG_BYTES / 1e6 for v in values] if work == "message_1mib" else values

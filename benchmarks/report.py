@@ -1,0 +1,128 @@
+"""The samples as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plan import WORKS, Row
+
+
+@dataclass(slots=True)
+class Results:
+    """All samples of one run of the benchmark."""
+
+    samples: dict[tuple[str, str], list[float]] = field(default_factory=dict)  # (row, system) -> values
+    left_out: dict[str, str] = field(default_factory=dict)  # system -> why
+    failures: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row: str, system: str, value: float) -> None:
+        self.samples.setdefault((row, system), []).append(value)
+
+
+def rows() -> list[Row]:
+    return [row for group in WORKS.values() for row in group]
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    units = {row.name: row.unit for row in rows()}
+    return {
+        "machine": machine(),
+        "versions": results.versions,
+        "commit": commit(),
+        "rows": [
+            {
+                "work": row,
+                "system": system,
+                "unit": units[row],
+                "median": _round(statistics.median(values)),
+                "min": _round(min(values)),
+                "max": _round(max(values)),
+                "runs": len(values),
+            }
+            for (row, system), values in sorted(results.samples.items(), key=_order)
+        ],
+    }
+
+
+def write_json(results: Results, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(as_json(results), indent=1) + "\n")
+
+
+def table(results: Results) -> str:
+    """One block a row: the systems, their median with the range, and how they compare with the first one (ours)."""
+    lines: list[str] = []
+    for row in rows():
+        values = {system: v for (name, system), v in results.samples.items() if name == row.name}
+        if not values:
+            continue
+        lines.append(f"\n{row.name}: {row.about}")
+        first = next((s for s in values if s.startswith("ours")), None)
+        base = statistics.median(values[first]) if first else None
+        for system, samples in values.items():
+            middle = statistics.median(samples)
+            spread = f"{_show(min(samples))} .. {_show(max(samples))}"
+            text = f"  {system:<14}{_show(middle):>12} {row.unit:<14}{spread:<24}"
+            if base is not None and first is not None and system != first and middle and base:
+                better = base / middle if row.more_is_better else middle / base
+                text += f" {first} is {better:.2f}x as good"
+            lines.append(text.rstrip())
+    lines += [f"\nleft out: {system}: {why}" for system, why in results.left_out.items()]
+    lines += [f"\nFAILED: {text}" for text in results.failures]
+    return "\n".join(lines)
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "load_before": [round(value, 2) for value in os.getloadavg()],
+    }
+
+
+def commit() -> str:
+    """The commit under measurement; ``+changes`` when the tree holds uncommitted ones."""
+    here = Path(__file__).parent
+    try:
+        head = _git(here, "rev-parse", "--short=12", "HEAD")
+        changed = _git(here, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+changes" if changed else "")
+
+
+def _git(where: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=where, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _order(item: tuple[tuple[str, str], list[float]]) -> tuple[int, str]:
+    names = [row.name for row in rows()]
+    return names.index(item[0][0]), item[0][1]
+
+
+def _round(value: float) -> float:
+    return round(value, 3) if value < 1000 else round(value)
+
+
+def _show(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value < 10 else f"{value:.1f}"

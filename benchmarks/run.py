@@ -1,0 +1,118 @@
+"""``make bench``: our nodes beside stock Erlang nodes and beside the floor of Python, in the same run.
+
+    python benchmarks/run.py [--quick] [--only PATTERN,...] [--systems NAME,...] [--runs N] [--json PATH]
+
+Each round starts every system afresh and takes the works one by one through all systems, so that a change of the
+machine's mood hits them alike; the order of the systems turns by one each round. How to read it: benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from child import ChildError
+from plan import FULL, QUICK, WORKS, Sizes
+from report import Results, machine, table, write_json
+from systems import Session, System, bare, codec, otp, ours
+
+FAULTS = (ChildError, OSError, subprocess.SubprocessError, TimeoutError)
+
+
+def main() -> int:
+    options = _options()
+    sizes = QUICK if options.quick else FULL
+    results = Results(versions={"python": platform.python_version()})
+    works = [work for work in WORKS if _wanted(work, options.only)]
+    systems = _installed(works, options.systems, results)
+    if not works or not systems:
+        print("nothing to measure: --only and --systems match no work that can run here", file=sys.stderr)
+        return 2
+    print(f"machine: {machine()}\nversions: {results.versions}", flush=True)
+    for number in range(options.runs):
+        turn = number % len(systems)
+        _round(number + 1, options.runs, works, systems[turn:] + systems[:turn], sizes, results)
+    print(table(results))
+    write_json(results, options.json)
+    print(f"\nwritten: {options.json}" + ("   (--quick: too short to publish)" if options.quick else ""))
+    return 1 if results.failures else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measures our nodes beside stock Erlang nodes and bare asyncio.")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work and two runs: does everything run?")
+    parser.add_argument("--only", default="*", help="rows or works by comma, with wildcards: call_*,pingpong")
+    parser.add_argument("--systems", default="*", help="systems by comma, with wildcards: ours_*,otp_tls")
+    parser.add_argument("--runs", type=int, help="samples of each row (default 5, with --quick 2)")
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "latest.json")
+    options = parser.parse_args()
+    options.runs = options.runs or (2 if options.quick else 5)
+    return options
+
+
+def _installed(works: list[str], wanted: str, results: Results) -> list[System]:
+    """The systems that can run here; the others are named in the output with the reason."""
+    known: list[System] = [*ours.systems(), *otp.systems(), *bare.systems(), *codec.systems()]
+    found = []
+    for system in known:
+        if not _matches(system.name, wanted) or not set(system.works) & set(works):
+            continue
+        why = system.missing()
+        if why is None:
+            found.append(system)
+            results.versions.update(system.versions())
+        else:
+            results.left_out[system.name] = why
+    return found
+
+
+def _round(number: int, of: int, works: list[str], systems: list[System], sizes: Sizes, results: Results) -> None:
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="barrel-bench-") as folder:
+        sessions: list[tuple[System, Session]] = []
+        try:
+            for system in systems:
+                directory = Path(folder) / system.name
+                directory.mkdir()
+                try:
+                    sessions.append((system, system.start(directory)))
+                except FAULTS as fault:
+                    results.failures.append(f"{system.name} did not start: {fault}")
+            for work in works:
+                for system, session in sessions:
+                    if work in system.works:
+                        _sample(work, system, session, sizes, results)
+        finally:
+            for _, session in sessions:
+                session.close()
+    print(f"round {number} of {of}: {time.monotonic() - begin:.0f} s", flush=True)
+
+
+def _sample(work: str, system: System, session: Session, sizes: Sizes, results: Results) -> None:
+    try:
+        values = session.run(work, sizes)
+    except FAULTS as fault:
+        results.failures.append(f"{system.name} {work}: {fault}")
+        return
+    for row, value in zip(WORKS[work], values, strict=True):
+        results.add(row.name, system.name, value)
+
+
+def _wanted(work: str, patterns: str) -> bool:
+    return any(_matches(name, patterns) for name in (work, *(row.name for row in WORKS[work])))
+
+
+def _matches(name: str, patterns: str) -> bool:
+    return any(fnmatch.fnmatch(name, pattern.strip()) for pattern in patterns.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

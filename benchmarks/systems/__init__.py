@@ -1,0 +1,29 @@
+"""The systems that are compared: each module knows how to start one and how to ask it for a work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from plan import Sizes
+
+
+class Session(Protocol):
+    """A started system: two nodes, or nothing at all for works that start a fresh program each."""
+
+    def run(self, work: str, sizes: Sizes) -> list[float]:
+        """Does one work once; one number for each row of the work."""
+
+    def close(self) -> None: ...
+
+
+class System(Protocol):
+    name: str
+    works: tuple[str, ...]
+
+    def missing(self) -> str | None:
+        """Why this system can't run here; ``None`` when it can."""
+
+    def versions(self) -> dict[str, str]: ...
+
+    def start(self, directory: Path) -> Session: ...
