@@ -1,7 +1,7 @@
 """A program under measurement: it reads one command a line and answers with one line.
 
-``ready`` once, then for each command ``result <number> ...`` or ``error <text>``; ``stop`` ends it. Other lines are
-the program's own talk and are kept for the error message.
+``ready`` once, then for each command ``result <number> ...`` or ``error <text>``; ``stop`` ends it. Other
+lines are the program's own talk and are kept for the error message.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 
 class ChildError(Exception):
@@ -23,7 +22,7 @@ class ChildError(Exception):
 class Child:
     """One program, ended by its own pid and nothing else."""
 
-    def __init__(self, name: str, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None):
+    def __init__(self, name: str, argv: Sequence[str], *, env: Mapping[str, str] | None = None) -> None:
         self.name = name
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._talk: deque[str] = deque(maxlen=20)
@@ -34,7 +33,6 @@ class Child:
             stderr=subprocess.STDOUT,
             text=True,
             env={**os.environ, **(env or {})},
-            cwd=cwd,
         )
         threading.Thread(target=self._read, daemon=True).start()
 

@@ -22,6 +22,7 @@ class Results:
     left_out: dict[str, str] = field(default_factory=dict)  # system -> why
     failures: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
 
     def add(self, row: str, system: str, value: float) -> None:
         self.samples.setdefault((row, system), []).append(value)
@@ -34,7 +35,7 @@ def rows() -> list[Row]:
 def as_json(results: Results) -> dict[str, Any]:
     units = {row.name: row.unit for row in rows()}
     return {
-        "machine": machine(),
+        "machine": results.machine,
         "versions": results.versions,
         "commit": commit(),
         "rows": [
@@ -58,7 +59,7 @@ def write_json(results: Results, path: Path) -> None:
 
 
 def table(results: Results) -> str:
-    """One block a row: the systems, their median with the range, and how they compare with the first one (ours)."""
+    """One block a row: the systems, their median with the range, and how ours compares with each."""
     lines: list[str] = []
     for row in rows():
         values = {system: v for (name, system), v in results.samples.items() if name == row.name}
@@ -71,13 +72,36 @@ def table(results: Results) -> str:
             middle = statistics.median(samples)
             spread = f"{_show(min(samples))} .. {_show(max(samples))}"
             text = f"  {system:<14}{_show(middle):>12} {row.unit:<14}{spread:<24}"
-            if base is not None and first is not None and system != first and middle and base:
-                better = base / middle if row.more_is_better else middle / base
-                text += f" {first} is {better:.2f}x as good"
+            if base is not None and system != first:
+                text += f" {first} is {_ratio(row, base, middle):.2f}x as good"
             lines.append(text.rstrip())
     lines += [f"\nleft out: {system}: {why}" for system, why in results.left_out.items()]
     lines += [f"\nFAILED: {text}" for text in results.failures]
     return "\n".join(lines)
+
+
+def beside_published(results: Results, path: Path) -> str:
+    """Our ratio to each rival now and in the committed results: ratios travel between machines."""
+    published = {
+        (row["work"], row["system"]): float(row["median"]) for row in json.loads(path.read_text())["rows"]
+    }
+    now = {key: statistics.median(values) for key, values in results.samples.items()}
+    lines = [f"\nour ratio to each rival, now and in {path.name} (above 1: we are better)"]
+    for row in rows():
+        ours = next((s for name, s in now if name == row.name and s.startswith("ours")), None)
+        for name, rival in now:
+            keys = ((name, ours or ""), (name, rival))
+            if name != row.name or ours is None or rival == ours or not all(key in published for key in keys):
+                continue
+            ratios = [_ratio(row, table[keys[0]], table[keys[1]]) for table in (now, published)]
+            mark = "   <- look" if ratios[0] < 0.7 * ratios[1] else ""
+            lines.append(f"  {name:<22}{rival:<14}{ratios[0]:8.2f}{ratios[1]:8.2f}{mark}")
+    return "\n".join(lines)
+
+
+def _ratio(row: Row, ours: float, rival: float) -> float:
+    good, bad = (ours, rival) if row.more_is_better else (rival, ours)
+    return good / bad if bad else float("inf")
 
 
 def machine() -> dict[str, Any]:
@@ -102,7 +126,9 @@ def commit() -> str:
 
 
 def _git(where: Path, *arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=where, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], cwd=where, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def _cpu_model() -> str:

@@ -2,8 +2,9 @@
 
     python benchmarks/run.py [--quick] [--only PATTERN,...] [--systems NAME,...] [--runs N] [--json PATH]
 
-Each round starts every system afresh and takes the works one by one through all systems, so that a change of the
-machine's mood hits them alike; the order of the systems turns by one each round. How to read it: benchmarks/README.md.
+``--quick`` does a tenth of the work and sets its ratios beside the committed ones. Each round starts every
+system afresh and takes the works one by one through all systems, so that a change of the machine's mood hits
+them alike; the order of the systems turns by one each round. How to read it: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from child import ChildError
 from plan import FULL, QUICK, WORKS, Sizes
-from report import Results, machine, table, write_json
+from report import Results, beside_published, machine, table, write_json
 from systems import Session, System, bare, codec, otp, ours
 
+PUBLISHED = Path(__file__).parent / "results" / "latest.json"
+BUSY = 0.5  # load average of the last minute above which figures aren't worth publishing: a guess
 FAULTS = (ChildError, OSError, subprocess.SubprocessError, TimeoutError)
 
 
@@ -36,25 +39,37 @@ def main() -> int:
     if not works or not systems:
         print("nothing to measure: --only and --systems match no work that can run here", file=sys.stderr)
         return 2
-    print(f"machine: {machine()}\nversions: {results.versions}", flush=True)
+    results.machine = machine()
+    print(f"machine: {results.machine}\nversions: {results.versions}", flush=True)
+    if results.machine["load_before"][0] > BUSY:
+        print("warning: this machine is busy with something else; the figures below will show it", flush=True)
     for number in range(options.runs):
         turn = number % len(systems)
         _round(number + 1, options.runs, works, systems[turn:] + systems[:turn], sizes, results)
     print(table(results))
+    if options.quick and PUBLISHED.exists():
+        print(beside_published(results, PUBLISHED))
     write_json(results, options.json)
     print(f"\nwritten: {options.json}" + ("   (--quick: too short to publish)" if options.quick else ""))
     return 1 if results.failures else 0
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measures our nodes beside stock Erlang nodes and bare asyncio.")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the work and two runs: does everything run?")
+    parser = argparse.ArgumentParser(
+        description="Measures our nodes beside stock Erlang nodes and bare asyncio."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the work and two runs: does everything run?"
+    )
     parser.add_argument("--only", default="*", help="rows or works by comma, with wildcards: call_*,pingpong")
     parser.add_argument("--systems", default="*", help="systems by comma, with wildcards: ours_*,otp_tls")
     parser.add_argument("--runs", type=int, help="samples of each row (default 5, with --quick 2)")
-    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "latest.json")
+    parser.add_argument(
+        "--json", type=Path, help="default results/latest.json, with --quick results/local/quick.json"
+    )
     options = parser.parse_args()
     options.runs = options.runs or (2 if options.quick else 5)
+    options.json = options.json or (PUBLISHED.parent / "local" / "quick.json" if options.quick else PUBLISHED)
     return options
 
 
@@ -74,7 +89,9 @@ def _installed(works: list[str], wanted: str, results: Results) -> list[System]:
     return found
 
 
-def _round(number: int, of: int, works: list[str], systems: list[System], sizes: Sizes, results: Results) -> None:
+def _round(
+    number: int, of: int, works: list[str], systems: list[System], sizes: Sizes, results: Results
+) -> None:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="barrel-bench-") as folder:
         sessions: list[tuple[System, Session]] = []

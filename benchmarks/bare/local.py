@@ -1,4 +1,4 @@
-"""The one-process works on bare asyncio: ``python local.py WORK COUNT [BATCH]`` prints ``result NUMBER``.
+"""The one-process works on bare asyncio: ``python local.py WORK COUNT [BATCH]`` prints ``result N``.
 
 The shape is that of benchmarks/ours/local.py; change both or neither.
 """
@@ -148,4 +148,5 @@ async def main(work: str, count: int, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 100))
+    WORK, COUNT, *BATCH = sys.argv[1:]
+    asyncio.run(main(WORK, int(COUNT), int(BATCH[0]) if BATCH else 1))

@@ -1,7 +1,7 @@
 """One codec on one term: ``python codec.py ours_native|pickle etf_small|etf_maps1000 COUNT``.
 
-Prints ``result ENCODE_US DECODE_US``: the best of five series of COUNT / 5, because a series can only be disturbed upwards.
-Both codecs get the very same plain Python values; a pickle of our own classes would only make pickle look slow.
+Prints ``result ENCODE_US DECODE_US``: the best of five series of COUNT / 5, because it can only be disturbed
+upwards. Both codecs get the very same plain Python values; pickle would only be slower on our own classes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def main(name: str, work: str, count: int) -> None:
     data = encode(term)
     if decode(data) != term:
         raise AssertionError(f"{name} does not give {work} back")
-    print("result", round(best_us(encode, term, count), 3), round(best_us(decode, data, count), 3), flush=True)
+    figures = best_us(encode, term, count), best_us(decode, data, count)
+    print("result", *(round(figure, 3) for figure in figures), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The one-process works on our processes: ``python local.py DATA_DIR WORK COUNT [BATCH]`` prints ``result NUMBER``.
+"""The one-process works, ours: ``python local.py DATA_DIR WORK COUNT [BATCH]`` prints ``result N``.
 
 The shape is that of benchmarks/bare/local.py; change both or neither.
 """
@@ -109,4 +109,5 @@ async def main(data_dir: str, work: str, count: int, batch: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else 100))
+    DATA_DIR, WORK, COUNT, *BATCH = sys.argv[1:]
+    asyncio.run(main(DATA_DIR, WORK, int(COUNT), int(BATCH[0]) if BATCH else 1))

@@ -80,7 +80,7 @@ def percentile(ordered: list[int], part: float) -> int:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
-# --- one way: the receivers' node has the clock -----------------------------------------------------------------------
+# --- one way: the receivers' node has the clock ---------------------------------------------------------
 
 
 async def oneway(peer: str, pairs: int, count: int, size: int, batch: int) -> float:
@@ -125,7 +125,7 @@ async def receiver(owner: Pid, count: int) -> None:
     send(owner, (SPAN, first, perf_counter_ns()))
 
 
-# --- round trips ------------------------------------------------------------------------------------------------------
+# --- round trips ----------------------------------------------------------------------------------------
 
 
 async def pingpong(peer: str, rounds: int, size: int) -> list[int]:
@@ -150,7 +150,7 @@ async def echo() -> None:
                 return
 
 
-# --- calls ------------------------------------------------------------------------------------------------------------
+# --- calls ----------------------------------------------------------------------------------------------
 
 
 class Server(GenServer):
@@ -174,7 +174,7 @@ async def caller(server: tuple[str, str], request: Any, count: int, owner: Pid) 
     send(owner, DONE)
 
 
-# --- connection set-up ------------------------------------------------------------------------------------------------
+# --- connection set-up ----------------------------------------------------------------------------------
 
 
 async def setups(node: Node, peer: str, rounds: int) -> list[int]:

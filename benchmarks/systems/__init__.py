@@ -18,8 +18,11 @@ class Session(Protocol):
 
 
 class System(Protocol):
-    name: str
-    works: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def works(self) -> tuple[str, ...]: ...
 
     def missing(self) -> str | None:
         """Why this system can't run here; ``None`` when it can."""

@@ -1,4 +1,4 @@
-"""Terms to bytes and back: our native codec beside pickle, which is C and knows Python's types by heart."""
+"""Terms to bytes and back: our native codec beside pickle, which is C and knows Python by heart."""
 
 from __future__ import annotations
 

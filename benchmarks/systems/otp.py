@@ -1,4 +1,4 @@
-"""Two stock Erlang nodes on loopback: distribution over TCP, and over TLS with certificates checked both ways.
+"""Two stock Erlang nodes on loopback: distribution over TCP, and over TLS with certificates on both sides.
 
 They get an epmd of their own on a free loopback port, so that one that already runs here is left alone.
 """
@@ -31,7 +31,7 @@ class Otp:
     def missing(self) -> str | None:
         for program in ("erl", "erlc", "epmd"):
             if shutil.which(program) is None:
-                return f"no {program} on this machine (Debian: apt-get install erlang-base erlang-ssl erlang-dev)"
+                return f"no {program} on this machine (Debian: apt-get install erlang-base erlang-ssl)"
         if self._tls and "ssl" not in _ask_erl("code:lib_dir(ssl)"):
             return "Erlang's ssl application is not installed (Debian: erlang-ssl)"
         return None
@@ -49,7 +49,9 @@ class Otp:
             options = _tls_options(directory) if self._tls else []
             names = [f"bench_{self.name}_{side}@127.0.0.1" for side in "ab"]
             for name, peer in (names, names[::-1]):
-                child = Child(name, _command(name, peer, directory, options), env={"ERL_EPMD_PORT": str(port)})
+                child = Child(
+                    name, _command(name, peer, directory, options), env={"ERL_EPMD_PORT": str(port)}
+                )
                 started.append(child)
                 child.wait_ready()
             return Pair(started[1], started[2], (epmd,))
@@ -64,18 +66,22 @@ def systems() -> list[Otp]:
 
 
 def _command(name: str, peer: str, beams: Path, options: list[str]) -> list[str]:
-    """Stock settings, but nothing connects by itself: a background message would re-open what `setup` just closed."""
+    """Stock settings, but nothing connects by itself: it would re-open what `setup` just closed."""
     return [
-        "erl", "-noshell", "-name", name, "-setcookie", COOKIE, "-start_epmd", "false", "-connect_all", "false",
-        "-kernel", "inet_dist_use_interface", "{127,0,0,1}", "-kernel", "prevent_overlapping_partitions", "false",
-        "-kernel", "dist_auto_connect", "never", *options, "-pa", str(beams), "-s", "bench_peer", "main", "-extra", peer,
+        "erl", "-noshell", "-name", name, "-setcookie", COOKIE,
+        "-start_epmd", "false", "-connect_all", "false",
+        "-kernel", "inet_dist_use_interface", "{127,0,0,1}",
+        "-kernel", "prevent_overlapping_partitions", "false",
+        "-kernel", "dist_auto_connect", "never",
+        *options, "-pa", str(beams), "-s", "bench_peer", "main", "-extra", peer,
     ]  # fmt: skip
 
 
 def _tls_options(directory: Path) -> list[str]:
     authority, certificate, key = (directory / name for name in ("ca.crt", "node.crt", "node.key"))
     write_certificates(authority, certificate, key)
-    files = f'{{certfile, "{certificate}"}}, {{keyfile, "{key}"}}, {{cacertfile, "{authority}"}}, {{verify, verify_peer}}'
+    files = f'{{certfile, "{certificate}"}}, {{keyfile, "{key}"}}, {{cacertfile, "{authority}"}}'
+    files += ", {verify, verify_peer}"
     conf = directory / "ssl.conf"
     conf.write_text(f"[{{server, [{files}, {{fail_if_no_peer_cert, true}}]}}, {{client, [{files}]}}].\n")
     return ["-proto_dist", "inet_tls", "-ssl_dist_optfile", str(conf)]

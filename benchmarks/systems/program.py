@@ -1,4 +1,4 @@
-"""Works that need one process only: each sample is a fresh Python process, so none inherits another's heap."""
+"""Works that need one process only: a fresh Python process for each sample, so none inherits a heap."""
 
 from __future__ import annotations
 
