@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from .runtime import Runtime
 
+_current = current.get
 Function = Callable[..., Coroutine[Any, Any, Any]]
 
 
@@ -52,20 +53,30 @@ def send(to: Any, message: Any) -> None:
         EncodeError: the message has no form as a term and the receiver is on another node; nothing was sent.
         NotInProcess: called outside of any process.
     """
-    process = current_process()
+    process = _current() or current_process()
     if type(to) is Pid:
         runtime = process.runtime
-        if to.node == runtime.name:
+        node = to.node
+        if node is runtime.name or node == runtime.name:
             target = runtime.processes.get(to.id | to.serial << 32)
-            if target is not None and to.creation == runtime.creation:
+            if target is None or (target.pid is not to and to.creation != runtime.creation):
+                return
+            if target.bounded:
                 gate = target.put(message)
                 if gate is not None:
                     process.suspend(gate)
+                return
+            target.mailbox.append(message)  # Process.put, written out: this is the hottest line of a node
+            waiter = target.waiter
+            if waiter is not None:
+                target.waiter = None
+                if not waiter.done():
+                    waiter.set_result(None)
             return
     process.runtime.route(process, to, message)
 
 
-async def receive(*, match: Callable[[Any], Any] | None = None, timeout: float | None = None) -> Any:
+async def receive(match: Callable[[Any], Any] | None = None, timeout: float | None = None) -> Any:  # noqa: ASYNC109
     """The next message, or the first one that ``match`` accepts; the others stay in the mailbox, in order.
 
     >>> message = await receive(timeout=1.0)
@@ -80,10 +91,11 @@ async def receive(*, match: Callable[[Any], Any] | None = None, timeout: float |
         ReceiveConflict: another task of this process waits in ``receive`` already.
         NotInProcess: called outside of any process.
     """
-    process = current.get() or current_process()
+    process = _current() or current_process()
     mailbox = process.mailbox
-    if process.reductions > 0:
-        process.reductions -= 1
+    reductions = process.reductions
+    if reductions > 0:
+        process.reductions = reductions - 1
         if match is None and mailbox:
             return mailbox.popleft()
     elif process.gates or process.status != RUNNING or process.exhausted():

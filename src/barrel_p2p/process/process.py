@@ -24,7 +24,7 @@ EXITING: Final = 1  # has its exit reason, its coroutine is unwinding
 DEAD: Final = 2
 
 #: Messages that a process may take without giving way to others; after Erlang's reductions, the number is a guess.
-REDUCTIONS: Final = 200
+REDUCTIONS: Final = 500
 
 
 class Process:

@@ -42,7 +42,7 @@ def reason_of(error: BaseException) -> Any:
     ``({exception, Type, Message}, [Frame])`` with texts, which is what an Erlang error with its stack looks like.
     """
     if isinstance(error, ExitReason):
-        return error.exit_term
+        return as_reason(error.exit_term)
     if isinstance(error, asyncio.CancelledError):
         return KILLED
     frames = traceback.extract_tb(error.__traceback__)[1:]  # the outermost is the stepper's

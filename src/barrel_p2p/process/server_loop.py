@@ -183,7 +183,7 @@ class ServerLoop:
     def _passes_suspension(self, message: Any) -> bool:
         if type(message) is not tuple or len(message) != 3 or type(message[0]) is not Atom:
             return False
-        return bool(message[0] == SYSTEM) or (message[0] == EXIT and self._is_parent(message[1]))
+        return bool(message[0] == SYSTEM or (message[0] == EXIT and self._is_parent(message[1])))
 
     def _is_parent(self, pid: Any) -> bool:
         """Whether an exit of ``pid`` is an order to end: from the process that started us, or from the node."""

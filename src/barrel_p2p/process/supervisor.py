@@ -269,8 +269,8 @@ class _SupervisorServer(GenServer):
 
     async def _ended(self, child: Child, reason: Any) -> None:
         child.pid = None
-        if not is_orderly(reason):
-            logger.error("supervisor %s: child %r ended: %.500r", self._loop.process, child.spec.id, reason)
+        if not is_orderly(reason):  # the child itself has logged its crash
+            logger.warning("supervisor %s: child %r ended: %.500r", self._loop.process, child.spec.id, reason)
         if child.wants_restart(reason):
             await self._restart(child)
         elif child.spec.restart == "temporary":
