@@ -7,10 +7,10 @@ All of it runs on the loop's thread, so a send is an append and a signal takes e
 from __future__ import annotations
 
 import asyncio
-import inspect
 import random
 from collections.abc import Callable, Coroutine
 from contextvars import Token, copy_context
+from types import CoroutineType
 from typing import Any, Final
 
 from ..errors import Exit, NameTaken, NoProc
@@ -276,7 +276,7 @@ class Runtime(Signals):
         """
         loop = self.loop
         coro = func(*args) if callable(func) else func
-        if not inspect.iscoroutine(coro) and not isinstance(coro, Coroutine):
+        if type(coro) is not CoroutineType and not isinstance(coro, Coroutine):
             raise TypeError(f"spawn needs an async function or a coroutine, not {func!r}")
         try:
             process = self._new_process(max_mailbox, when_full, name)
@@ -330,17 +330,19 @@ class Runtime(Signals):
         process.exit_reason = reason
         pid = process.pid
         del self.processes[pid.id | pid.serial << 32]
+        process.task = process.steps = None  # breaks the cycle, so that the dead need no garbage collector
         if process.name is not None:
             del self.names[process.name]
         if process.aliases:
             for ids in process.aliases:
                 self.aliases.pop(ids, None)
             process.aliases = None
-        process.leave_gates()
-        process.took()
-        process.mailbox.clear()
-        process.waiter = None
-        process.task = process.steps = None  # breaks the cycle, so that the dead need no garbage collector
+        if process.gates:
+            process.leave_gates()
+        if process.bounded:
+            process.took()
+        if process.mailbox:
+            process.mailbox.clear()
         if process.links or process.monitored_by or process.monitors:
             self._fire_all(process, reason)
 

@@ -187,7 +187,7 @@ class ServerLoop:
 
     def _is_parent(self, pid: Any) -> bool:
         """Whether an exit of ``pid`` is an order to end: from the process that started us, or from the node."""
-        return (self.parent is not None and pid == self.parent.pid) or pid == self.process.runtime.pid
+        return bool(pid == self.process.runtime.pid) or (self.parent is not None and bool(pid == self.parent.pid))
 
     async def _call(self, request: Any, from_: Any) -> None:
         result = await self._callback("handle_call", self.server.handle_call, request, from_)

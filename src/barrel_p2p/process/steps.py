@@ -37,10 +37,26 @@ TRIES: Final = 10
 HARD_GRACE: Final = 1.0
 
 
+class Unusual:
+    """What most processes never need: made when one is suspended with an error under way, or exits by a signal."""
+
+    __slots__ = ("grace", "hard", "pending", "thrown")
+
+    def __init__(self) -> None:
+        self.pending: BaseException | None = None  # to be thrown into the coroutine once no gate holds it
+        self.thrown: weakref.ref[BaseException] | None = None
+        self.hard = False
+        self.grace: asyncio.TimerHandle | None = None
+
+    def swallowed(self) -> bool:
+        """Whether the coroutine no longer unwinds by the exit error it was given (or was given none yet)."""
+        return self.thrown is None or self.thrown() is None
+
+
 class Steps:
     """Drives the coroutine of one process; looks like a coroutine to the task."""
 
-    __slots__ = ("coro", "grace", "hard", "pending", "process", "step", "thrown")
+    __slots__ = ("coro", "process", "step", "unusual")
 
     #: Coroutines that swallow even GeneratorExit: kept, because Python reports each of them when it is collected.
     stubborn: ClassVar[list[Any]] = []
@@ -49,10 +65,7 @@ class Steps:
         self.process: Final = process
         self.coro: Final = coro
         self.step = coro.send
-        self.pending: BaseException | None = None  # to be thrown into the coroutine once no gate holds it
-        self.thrown: weakref.ref[BaseException] | None = None
-        self.hard = False
-        self.grace: asyncio.TimerHandle | None = None
+        self.unusual: Unusual | None = None
 
     # --- what the task calls ----------------------------------------------------------------------------------------
 
@@ -61,6 +74,9 @@ class Steps:
             return self._attend(None)
         try:
             return self.step(None)
+        except StopIteration:
+            self.process.runtime.finish(self.process, NORMAL)
+            raise
         except BaseException as error:
             self._ended(error)
         raise StopIteration
@@ -97,22 +113,29 @@ class Steps:
     def unwind_here(self) -> BaseException:
         """The process ended itself by an exit signal: the error to raise right there."""
         error = asyncio.CancelledError(self.process.exit_reason)
-        self.thrown = weakref.ref(error)
-        self._expect_end(self.process.exit_reason is KILLED)
+        self._expect_end(self.process.exit_reason is KILLED).thrown = weakref.ref(error)
         return error
 
-    def _expect_end(self, hard: bool) -> None:
-        self.hard = self.hard or hard
-        if self.grace is not None:
-            self.grace.cancel()
+    def _expect_end(self, hard: bool) -> Unusual:
+        unusual = self._unusual()
+        unusual.hard = unusual.hard or hard
+        if unusual.grace is not None:
+            unusual.grace.cancel()
         runtime = self.process.runtime
-        self.grace = runtime.loop.call_later(HARD_GRACE if self.hard else runtime.exit_grace, self._expired)
+        seconds = HARD_GRACE if unusual.hard else runtime.exit_grace
+        unusual.grace = runtime.loop.call_later(seconds, self._expired)
+        return unusual
+
+    def _unusual(self) -> Unusual:
+        if self.unusual is None:
+            self.unusual = Unusual()
+        return self.unusual
 
     def _expired(self) -> None:
         process = self.process
         if process.status != EXITING:
             return
-        if not self.hard:
+        if not self._unusual().hard:
             self.unwind(hard=True)
             return
         # It waits for something that ignores being cancelled. Its links and monitors can't wait for that.
@@ -126,12 +149,13 @@ class Steps:
         if process.status >= EXITING:
             return self._unwind(error)
         if error is not None:
-            self.pending = error
+            self._unusual().pending = error
         if process.gates and not isinstance(error, asyncio.CancelledError):
             hold = next(iter(process.gates)).future()
             return next(iter(hold.__await__()))
         process.attention = bool(process.gates)
-        error, self.pending = self.pending, None
+        if self.unusual is not None:
+            error, self.unusual.pending = self.unusual.pending, None
         try:
             return self.step(None) if error is None else self.coro.throw(error)
         except BaseException as raised:
@@ -143,10 +167,11 @@ class Steps:
         if process.status == DEAD:
             self._close()
             raise StopIteration
+        unusual = self._unusual()
         for _ in range(TRIES):
             try:
-                if self.hard or self.thrown is None or self.thrown() is None:
-                    awaited = self._interrupt()
+                if unusual.hard or unusual.swallowed():
+                    awaited = self._interrupt(unusual)
                 elif error is not None:
                     awaited = self.coro.throw(error)
                 else:
@@ -155,7 +180,7 @@ class Steps:
                 self._ended(raised)
                 raise StopIteration from None
             error = None
-            if not self.hard and self.thrown is not None and self.thrown() is not None:
+            if not unusual.hard and not unusual.swallowed():
                 return awaited
             _discard(awaited)
         logger.error("process %s swallowed its exit %r, abandoned", process.pid, process.exit_reason)
@@ -163,9 +188,9 @@ class Steps:
         self._close()
         raise StopIteration
 
-    def _interrupt(self) -> Any:
+    def _interrupt(self, unusual: Unusual) -> Any:
         error = asyncio.CancelledError(self.process.exit_reason)
-        self.thrown = weakref.ref(error)
+        unusual.thrown = weakref.ref(error)
         try:
             return self.coro.throw(error)
         finally:
@@ -189,9 +214,9 @@ class Steps:
             raise error
 
     def _finish(self, reason: Any) -> None:
-        if self.grace is not None:
-            self.grace.cancel()
-            self.grace = None
+        if self.unusual is not None and self.unusual.grace is not None:
+            self.unusual.grace.cancel()
+            self.unusual.grace = None
         self.process.runtime.finish(self.process, reason)
 
     def _close(self) -> None:
