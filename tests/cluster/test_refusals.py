@@ -45,7 +45,7 @@ def test_another_key_for_a_pinned_name_is_refused(tmp_path: Path, caplog: pytest
         await bob.kill()
 
         error = await refused(cluster, alice, "bob", data_dir=str(cluster.directory / "other"))
-        assert isinstance(error, AuthError) and error.reason == "key_mismatch"
+        assert isinstance(error, AuthError) and error.reason == "rejected:key_mismatch"
         assert "key_mismatch" in caplog.text or "pinned" in caplog.text
 
         false_bob = await cluster.member("bob", data_dir=str(cluster.directory / "other"))
@@ -64,7 +64,7 @@ def test_strict_mode_lets_only_pinned_keys_in(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         alice = await cluster.node("alice", trust_mode="strict")
         error = await refused(cluster, alice, "eve")
-        assert isinstance(error, AuthError) and error.reason == "untrusted_key"
+        assert isinstance(error, AuthError) and error.reason == "rejected:untrusted_key"
 
         friend = Node("friend@127.0.0.1", **cluster.options("friend"))
         await friend.start()

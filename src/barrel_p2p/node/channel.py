@@ -96,8 +96,8 @@ class Channel:
         if queued > self._hard_limit:
             text = (
                 f"{queued} bytes wait for {self.name}, more than send_hard_limit={self._hard_limit}: "
-                "the sender never reached an await point; the channel is closed. "
-                "Await now and then while sending (asyncio.sleep(0) is enough), or raise send_hard_limit"
+                "its senders never awaited; the channel is closed. "
+                "Let them await now and then while sending (asyncio.sleep(0) is enough), or raise send_hard_limit"
             )
             log.error("%s", text)
             self.close(text)

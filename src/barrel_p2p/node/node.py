@@ -93,6 +93,7 @@ class Node:
         self._runtime: Runtime | None = None
         self._transport: QuicTransport | None = None
         self._block: Block | None = None
+        self._published = False
         self._known_addresses: dict[Atom, Address] = {}
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ class Node:
             self._trust = TrustStore(self._data_dir.keys, options.trust_mode)
             self.keys = NodeKeys(identity, self._trust)
             own_certificate = certificate.load_or_create(self._data_dir.quic)
-            self._codec = Codec(none_atom=options.none_atom)
+            self._codec = Codec(none_atom=options.none_atom, max_bytes=options.max_message)
             creation = 4 + secrets.randbelow((1 << 32) - 4)
             self._runtime = runtime = Runtime(self.name, creation)
             self._routes = Routes(self.name, options, self._codec, self, self._dial)
@@ -169,6 +170,7 @@ class Node:
                 options.listen_host or _bind_host(self.name), options.listen_port
             )
             self._discovery.publish(self.name, self.listen_address[1])
+            self._published = True
             await NetKernel.start(name="net_kernel", node=self)
         except BaseException:
             await self.stop()
@@ -184,7 +186,8 @@ class Node:
         if self._transport is not None:
             await self._transport.close()
             self._transport = None
-        if runtime is not None:
+        if self._published:
+            self._published = False
             self._discovery.unpublish(self.name, self.listen_address[1])
         self._data_dir.release()
 

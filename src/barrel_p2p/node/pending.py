@@ -62,7 +62,7 @@ class Pending:
         if size > self._hard_limit:
             raise ChannelOverflow(
                 f"{self._size} bytes already wait for the connection to {self.name}, which is still being set up; "
-                f"this message would pass send_hard_limit={self._hard_limit} and was not sent. Await now and then while sending"
+                f"this message would pass send_hard_limit={self._hard_limit} and was not sent: await now and then while sending"
             )
         self._queue.append(entry)
         self._size = size
