@@ -2,8 +2,12 @@
 
 use super::{Builder, Fail, Fault, RawReference, MAX_ATOM_CHARS};
 
-/// Checks all that needs no memory: duplicate keys of maps are left to builders that hold the keys.
-pub struct Check;
+/// Checks all that needs no memory: duplicate keys are left to builders that hold the keys.
+#[derive(Default)]
+pub struct Check {
+    /// A map with more than one key was met.
+    pub maps: bool,
+}
 
 /// Whether `text` may be an atom: valid UTF-8 and at most 255 characters.
 pub fn atom_text(text: &[u8], at: usize) -> Result<&str, Fail> {
@@ -83,7 +87,8 @@ impl Builder for Check {
     fn string(&mut self, _: &[u8]) -> Result<(), Fail> {
         Ok(())
     }
-    fn map_begin(&mut self, _: usize) -> Result<(), Fail> {
+    fn map_begin(&mut self, n: usize) -> Result<(), Fail> {
+        self.maps |= n > 1;
         Ok(())
     }
     fn map_put(&mut self, _: &mut (), _: (), _: ()) -> Result<(), Fail> {

@@ -343,14 +343,32 @@ impl<'a> Reader<'a> {
     #[inline(never)]
     fn refuse_equal_keys(&mut self, first: usize, at: usize) -> Result<(), Fail> {
         let mut seen = std::collections::HashSet::with_capacity(self.key_spans.len() - first);
-        for &(from, to) in &self.key_spans[first..] {
-            self.key_work = match self.key_work.checked_sub(to - from) {
-                Some(left) => left,
-                None => return Err(Fault::new(at, "maps are keys of maps too often")),
-            };
+        for i in first..self.key_spans.len() {
+            let (from, to) = self.key_spans[i];
+            self.work(to - from, at)?;
             if !seen.insert(super::canonical::canonical(&self.data[from..to], self.limits)?) {
                 return Err(Fault::new(from, "duplicate key in a map"));
             }
+        }
+        Ok(())
+    }
+
+    /// The same for the maps among the `n` terms that start at `from` and are known to be whole.
+    #[cold]
+    #[inline(never)]
+    fn refuse_equal_keys_inside(&mut self, from: usize, n: usize) -> Result<(), Fail> {
+        self.work(self.pos - from, from)?;
+        let mut reader = Reader::new(&self.data[..self.pos], from, self.limits);
+        for _ in 0..n {
+            reader.term(&mut super::canonical::Canonical)?;
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, bytes: usize, at: usize) -> Result<(), Fail> {
+        match self.key_work.checked_sub(bytes) {
+            Some(left) => self.key_work = left,
+            None => return Err(Fault::new(at, "maps are keys of maps, or in funs of funs, too often")),
         }
         Ok(())
     }
@@ -462,7 +480,7 @@ impl<'a> Reader<'a> {
 
     /// A closure stays the bytes it came as, but they are checked: they will be sent again.
     fn fun<B: Builder>(&mut self, b: &mut B, at: usize, tag: u8) -> Result<B::Value, Fail> {
-        let mut check = super::check::Check;
+        let mut check = super::check::Check::default();
         let free;
         if tag == tag::NEW_FUN {
             self.take(4 + 1 + 16 + 4)?; // size (OTP does not look at it either), arity, uniq, index
@@ -479,10 +497,14 @@ impl<'a> Reader<'a> {
             self.plain_integer()?;
         }
         self.enter(free, at)?;
+        let from = self.pos;
         for _ in 0..free {
             self.any(&mut check)?;
         }
         self.room += 1;
+        if check.maps {
+            self.refuse_equal_keys_inside(from, free)?;
+        }
         b.fun(&self.data[at..self.pos])
     }
 

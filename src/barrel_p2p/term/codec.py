@@ -14,7 +14,8 @@ _default: Codec | None = None
 
 
 def encode(term: Any) -> bytes:
-    """The external term of ``term``, byte for byte what ``term_to_binary/1`` of OTP 27 gives (a ``str`` apart).
+    """The external term of ``term``, byte for byte what ``term_to_binary/1`` of OTP 27 gives (a ``str``
+    apart).
 
     >>> encode({Atom("a"): 1})
     b'\\x83t\\x00\\x00\\x00\\x01w\\x01aa\\x01'
@@ -32,8 +33,8 @@ def decode(data: bytes | bytearray | memoryview) -> Any:
     """The term at the start of ``data``; like ``binary_to_term/1`` it ignores bytes behind the term.
 
     Args:
-        data: an external term: the byte 131, then the term, maybe compressed. It may come from anybody: depth, size and
-            the number of atoms are bounded (see :class:`Codec`), and no code is ever loaded.
+        data: an external term: the byte 131, then the term, maybe compressed. It may come from anybody:
+            depth, size and the number of atoms are bounded (see :class:`Codec`), and no code is ever loaded.
 
     Raises:
         DecodeError: the bytes are no term or exceed a limit; the message says which, and at what offset.

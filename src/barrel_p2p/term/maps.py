@@ -1,8 +1,8 @@
 """Maps whose keys Python can't tell apart, or can't hash.
 
-Erlang compares the keys of a map exactly: ``1``, ``1.0`` and ``true`` are three keys, an atom and a binary never meet, and
-lists and maps may be keys. A ``dict`` merges the first three and refuses the last. A map that no ``dict`` can hold without
-loss is decoded as a :class:`TermMap`.
+Erlang compares the keys of a map exactly: ``1``, ``1.0`` and ``true`` are three keys, an atom and a binary
+never meet, and lists and maps may be keys. A ``dict`` merges the first three and refuses the last. A map that
+no ``dict`` can hold without loss is decoded as a :class:`TermMap`.
 """
 
 from __future__ import annotations
@@ -74,9 +74,11 @@ class TermMap(Mapping[Any, Any]):
 
 
 def exact_key(term: Any) -> Hashable:
-    """A hashable stand-in that is equal for two values exactly when they are the same Erlang term of the same Python type.
+    """A hashable stand-in that is equal for two values exactly when they are the same Erlang term of the same
+    Python type.
 
-    ``bytes`` and ``str`` are kept apart, although Erlang sees a binary in both: an encoder must look after that itself.
+    ``bytes`` and ``str`` are kept apart, although Erlang sees a binary in both: an encoder must look after
+    that itself.
     """
     kind = term.__class__
     if kind is int or kind is bool or kind is bytes or kind is Atom:
@@ -95,9 +97,9 @@ def exact_key(term: Any) -> Hashable:
         return (dict, frozenset([(exact_key(key), exact_key(value)) for key, value in term.items()]))
     if isinstance(term, ImproperList):
         return (ImproperList, exact_key(term.elements), exact_key(term.tail))
-    for plain in (int, Atom, str, bytes):
+    if isinstance(term, (bytes, bytearray, memoryview)):
+        return (bytes, bytes(term))
+    for plain in (int, Atom, str):
         if isinstance(term, plain):
             return (plain, plain(term))
-    if isinstance(term, (bytearray, memoryview)):
-        return (bytes, bytes(term))
     return (kind, term)

@@ -1,10 +1,11 @@
 """The Python values of Erlang's own types.
 
-Erlang has more types than Python: atoms, pids, ports, references, bit strings, improper lists, exports and funs. Each
-has one small immutable class here; everything else is a plain Python value (the table stands in ``docs/reference/terms.md``).
+Erlang has more types than Python: atoms, pids, ports, references, bit strings, improper lists, exports and
+funs. Each has one small immutable class here; everything else is a plain Python value (the table stands in
+``docs/reference/terms.md``).
 
-A pid or reference is compared and hashed by its encoding ``_etf``, which the codec also sends as it is. Whichever side
-is missing, the encoding or a number, is made from the other when it is first asked for.
+A pid or reference is compared and hashed by its encoding ``_etf``, which the codec also sends as it is.
+Whichever side is missing, the encoding or a number, is made from the other when it is first asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ send_hook: Callable[[Any, Any], None] | None = None
 class Atom(str):
     """An Erlang atom: a name that stands for itself.
 
-    ``Atom("ok") == "ok"`` holds, so patterns stay readable; on the wire an ``Atom`` is an atom and a ``str`` a binary.
+    ``Atom("ok") == "ok"`` holds, so patterns stay readable; on the wire an ``Atom`` is an atom and a ``str``
+    a binary.
     """
 
     __slots__ = ()
@@ -104,7 +106,9 @@ class Port:
 
 
 class Reference:
-    """A unique value of a node: ``ids`` are its one to five 32-bit words, most significant last as on the wire."""
+    """A unique value of a node: ``ids`` are its one to five 32-bit words, most significant last as on the
+    wire.
+    """
 
     __slots__ = ("_etf", "creation", "ids", "node")
 
@@ -152,7 +156,9 @@ class Reference:
 
 
 class BitString:
-    """A bit string whose length is no multiple of 8: ``bits`` (1 to 7) counts the used high bits of the last byte."""
+    """A bit string whose length is no multiple of 8: ``bits`` (1 to 7) counts the used high bits of the last
+    byte.
+    """
 
     __slots__ = ("bits", "data")
 
@@ -178,7 +184,8 @@ class BitString:
 
 
 class ImproperList:
-    """A list whose tail is no list, such as ``[alias|Ref]``: ``elements`` is not empty, ``tail`` is no list."""
+    """A list whose tail is no list, such as ``[alias|Ref]``: ``elements`` is not empty, ``tail`` is no list.
+    """
 
     __slots__ = ("elements", "tail")
 
@@ -229,7 +236,9 @@ class Export:
 
 
 class Fun:
-    """A closure of an Erlang node, opaque: it can be held, compared and sent back, never run. ``data`` is its encoding."""
+    """A closure of an Erlang node, opaque: it can be held, compared and sent back, never run. ``data`` is its
+    encoding.
+    """
 
     __slots__ = ("data",)
 

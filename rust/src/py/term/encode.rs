@@ -486,13 +486,13 @@ impl Encoder<'_, '_> {
         for _ in 0..map.pairs {
             let from = reader.position();
             let key = reader
-                .term(&mut Check)
+                .term(&mut Check::default())
                 .and_then(|()| canonical::canonical(&self.out[from..reader.position()], limits))
                 .map_err(|fault| refuse(format!("a key does not decode again: {fault}")))?;
             if !seen.insert(key) {
                 return Err(refuse("two keys of the map are one term in Erlang (a str and bytes, or True and Atom(\"true\"))"));
             }
-            reader.term(&mut Check).map_err(|fault| refuse(format!("a value does not decode again: {fault}")))?;
+            reader.term(&mut Check::default()).map_err(|fault| refuse(format!("a value does not decode again: {fault}")))?;
         }
         Ok(())
     }
@@ -575,7 +575,7 @@ impl Encoder<'_, '_> {
         }
         let limits = Limits { depth: self.room, ..self.codec.limits };
         let mut reader = Reader::new(data, 0, limits);
-        match reader.term(&mut Check) {
+        match reader.term(&mut Check::default()) {
             Ok(()) if reader.position() == data.len() => {
                 self.out.extend_from_slice(data);
                 Ok(())

@@ -12,7 +12,7 @@ mod object;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
@@ -82,7 +82,13 @@ impl Codec {
     #[cold]
     fn decode_error(&self, py: Python<'_>, fail: Fail) -> PyErr {
         if fail.in_host {
-            return PyErr::fetch(py);
+            let error = PyErr::fetch(py);
+            if error.is_instance_of::<PyRecursionError>(py) {
+                // keys of maps are hashed and compared by Python, whose own limit may be the smaller one
+                let what = "key of a map is nested deeper than Python's recursion limit lets it be hashed";
+                return self.classes.decode_error(py, what.to_owned());
+            }
+            return error;
         }
         self.classes.decode_error(py, fail.to_string())
     }
