@@ -205,14 +205,15 @@ impl QuicEndpoint {
         self.to_python(py, events)
     }
 
-    /// Writes everything queued; returns the seconds until `drive` is needed, 0.0 for work left, None for never.
+    /// Writes everything queued; returns the seconds until `drive` is needed if that is earlier than what was
+    /// returned before, else None.
     fn flush(&self, py: Python<'_>) -> PyResult<Option<f64>> {
         self.shared.visit();
         let dirty = self.shared.begin_flush();
         self.with_core(py, |core| {
             let now = Instant::now();
             core.flush(now, dirty);
-            let next = core.next_timeout(now);
+            let next = core.rearm(now);
             next.map(|next| next.saturating_duration_since(now).as_secs_f64())
         })
     }
@@ -222,7 +223,7 @@ impl QuicEndpoint {
         self.with_core(py, |core| core.release(fd))
     }
 
-    /// Closes all connections (their close frames go out now) and stops the watcher.
+    /// Closes all connections (their close frames go out now), all sockets, and stops the watcher.
     fn close(&self, py: Python<'_>, code: u64, reason: &str) -> PyResult<()> {
         self.shared.stop();
         self.with_core(py, |core| core.close(Instant::now(), code, reason))

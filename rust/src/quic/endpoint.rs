@@ -3,7 +3,7 @@
 use super::channel::Channel;
 use super::connection::{Budget, Connection, Phase};
 use super::options::Options;
-use super::socket::{Arena, Socket, MAX_SEND};
+use super::socket::{Arena, Socket, ARENA, MAX_SEND};
 use super::{tls, Event, Link};
 use crate::frame::Limits;
 use bytes::BytesMut;
@@ -39,6 +39,8 @@ pub struct Core {
     arena: Arena,
     packet: Vec<u8>,
     detached: Vec<RawFd>,
+    /// When the event loop will call `drive` at the latest, as far as it was told.
+    armed: Option<Instant>,
 }
 
 /// One socket with its quinn endpoint: the listener, or one dialed connection.
@@ -143,6 +145,7 @@ impl Core {
             arena: Arena::default(),
             packet: Vec::with_capacity(MAX_SEND + 2048),
             detached: Vec::new(),
+            armed: None,
         };
         if let Some(socket) = socket {
             let server = Some(core.server.remote.clone());
@@ -196,6 +199,7 @@ impl Core {
 
     /// Runs timers that are due, and goes on with what the last batch left.
     pub fn drive(&mut self, now: Instant, out: &mut Vec<Event>) {
+        self.armed = None;
         self.run_timers(now);
         self.collect(now, out);
     }
@@ -234,8 +238,20 @@ impl Core {
         }
     }
 
-    /// When `drive` has to be called next.
-    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+    /// When `drive` has to be called, if that is earlier than the event loop was told before.
+    ///
+    /// Timers move with every packet, mostly to later: a call that comes too early costs less than telling the
+    /// loop each time.
+    pub fn rearm(&mut self, now: Instant) -> Option<Instant> {
+        let next = self.next_timeout(now)?;
+        if self.armed.is_some_and(|armed| armed <= next) {
+            return None;
+        }
+        self.armed = Some(next);
+        Some(next)
+    }
+
+    fn next_timeout(&self, now: Instant) -> Option<Instant> {
         if self.has_news() {
             return Some(now);
         }
@@ -294,12 +310,15 @@ impl Core {
         }
     }
 
-    /// Closes all connections with a close frame, and sends those.
+    /// Closes all connections with a close frame, sends those, and closes all sockets.
     pub fn close(&mut self, now: Instant, code: u64, text: &str) {
         for connection in self.connections.values_mut() {
             connection.close(now, code, text, super::CloseReason::new("local", text));
         }
         self.flush(now, Vec::new());
+        self.connections.clear();
+        self.endpoints.clear();
+        self.ready.clear();
     }
 
     pub fn fds(&self) -> impl Iterator<Item = RawFd> + '_ {
@@ -396,7 +415,7 @@ impl Core {
                 }
             };
             self.handle_datagrams(fd, count, now, &mut touched);
-            if count == 0 {
+            if count < ARENA {
                 break;
             }
         }

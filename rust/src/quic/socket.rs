@@ -10,6 +10,8 @@ use std::os::fd::{AsRawFd, RawFd};
 /// One buffer takes what the kernel coalesces (GRO), which is never more than one IP packet of 64 KiB.
 const BUFFER: usize = 65_536;
 const BUFFERS: usize = 8;
+/// How many buffers one `Socket::receive` can fill.
+pub const ARENA: usize = BUFFERS;
 
 /// The most that one GSO send may carry: the IP length field covers all segments and the headers.
 pub const MAX_SEND: usize = 65_000;
@@ -111,7 +113,7 @@ impl Socket {
         doubled.unwrap_or(425_984) / 2
     }
 
-    /// Receives up to one arena of datagrams; 0 when there are none.
+    /// Receives up to one arena of datagrams; fewer than `ARENA` of them means that the socket is empty.
     pub fn receive(&mut self, arena: &mut Arena) -> io::Result<usize> {
         let mut buffers = arena.memory.chunks_exact_mut(BUFFER).map(IoSliceMut::new);
         let mut buffers: [IoSliceMut<'_>; BUFFERS] =

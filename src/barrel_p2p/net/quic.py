@@ -97,9 +97,9 @@ class Connection:
         self.closed = False
         self.certificate_der: bytes | None = None
         self.setup_seconds = 0.0
-        #: ``send(control, message=NO_MESSAGE) -> int`` encodes one message into the send queue and returns its
-        #: depth in bytes. It never blocks. Raises EncodeError before anything is queued; does nothing on a closed
-        #: connection. The extension's own method: a wrapper would double its cost.
+        #: ``send(control, message=NO_MESSAGE) -> int`` encodes one message into the send queue and returns
+        #: its depth in bytes. It never blocks. Raises EncodeError before anything is queued; does nothing on a
+        #: closed connection. The extension's own method: a wrapper would double its cost.
         self.send = native.send
 
     def __repr__(self) -> str:
@@ -277,6 +277,7 @@ class QuicTransport:
         self._dials: dict[int, asyncio.Future[None]] = {}
         self._fds: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._flush_follows = False
         self.loop = asyncio.get_running_loop()
         self._dispatch: dict[int, Callable[..., None]] = {
             _native.ACCEPTED: self._accepted,
@@ -363,12 +364,12 @@ class QuicTransport:
         for dialed in self._dials.values():
             if not dialed.done():
                 dialed.set_exception(NotConnected(reason))
-        endpoint.close(0, reason)
         if self._timer is not None:
             self._timer.cancel()
         for fd in self._fds:
             self.loop.remove_reader(fd)
         self._fds.clear()
+        endpoint.close(0, reason)
         self._connections.clear()
         self._inbound.clear()
 
@@ -400,31 +401,25 @@ class QuicTransport:
             self._handle(self._endpoint.drive())
 
     def _handle(self, events: list[Event]) -> None:
+        self._flush_follows = True
         for event in events:
             self._dispatch[event[0]](*event[1:])
+        self._flush_follows = False
         self._flush()
 
     def _wake(self) -> None:
         """Called by the extension when the first thing is queued: flush once in this turn of the loop."""
-        self.loop.call_soon(self._flush)
+        if not self._flush_follows:
+            self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         if self._endpoint is None:
             return
         delay = self._endpoint.flush()
-        if delay is None:
-            return
-        # A timer that fires early costs one call; moving it with each packet would cost more.
-        due = self.loop.time() + delay
-        if self._timer is not None:
-            if self._timer.when() <= due and not self._timer.cancelled():
-                return
-            self._timer.cancel()
-        self._timer = self.loop.call_at(due, self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        self._drive()
+        if delay is not None:  # earlier than the timer that runs
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_later(delay, self._drive)
 
     # --- events ---------------------------------------------------------------------------------------------
 
