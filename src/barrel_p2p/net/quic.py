@@ -98,8 +98,8 @@ class Connection:
         self.certificate_der: bytes | None = None
         self.setup_seconds = 0.0
         #: ``send(control, message=NO_MESSAGE) -> int`` encodes one message into the send queue and returns
-        #: its depth in bytes. It never blocks. Raises EncodeError before anything is queued; does nothing on a
-        #: closed connection. The extension's own method: a wrapper would double its cost.
+        #: its depth in bytes. It never blocks. Raises EncodeError before anything is queued, and does nothing
+        #: on a closed connection. The extension's own method: a wrapper would double its cost.
         self.send = native.send
 
     def __repr__(self) -> str:
