@@ -1,7 +1,7 @@
 """Three nodes as three OS processes on this machine, shown step by step. Exit status 0 only if every step happened.
 
-Run it with ``make demo``. What the nodes do is in ``member.py``; this script starts them, prints what they print, kills one
-when the time has come, and checks that no step is missing.
+Run it with ``make demo``. What the nodes do is in ``member.py``; this script starts them, prints what they print,
+kills one when the time has come, and checks that no step is missing.
 """
 
 from __future__ import annotations

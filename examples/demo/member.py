@@ -119,7 +119,7 @@ async def impostor(node: Node) -> None:
     try:
         await node.connect("alice@127.0.0.1")
     except AuthError as error:
-        say(f"the stranger was refused: its key is not the one that alice has pinned for carol")
+        say("the stranger was refused: its key is not the one that alice has pinned for carol")
         check(error.reason == "rejected:key_mismatch", f"refused, but for another reason: {error}")
         say("@refused")
         return

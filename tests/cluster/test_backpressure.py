@@ -7,9 +7,9 @@ import resource
 from pathlib import Path
 
 import pytest
-from harness.cluster import Cluster, run
 
 from barrel_p2p import ChannelOverflow, call, link, process_flag, receive, self_pid, send, spawn
+from harness.cluster import Cluster, run
 
 MB = 64.0
 

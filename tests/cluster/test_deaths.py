@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from harness.cluster import Cluster, run
 
 from barrel_p2p import (
     Atom,
@@ -29,6 +28,7 @@ from barrel_p2p import (
     spawn,
     unlink,
 )
+from harness.cluster import Cluster, run
 
 NOCONNECTION = Atom("noconnection")
 

@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from harness.cluster import Cluster, run
 
 from barrel_p2p import (
     Atom,
@@ -20,6 +19,7 @@ from barrel_p2p import (
     spawn,
     unalias,
 )
+from harness.cluster import Cluster, run
 
 
 def test_send_by_pid_by_name_and_to_names_nobody_has(tmp_path: Path) -> None:

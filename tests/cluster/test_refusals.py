@@ -7,9 +7,9 @@ import logging
 from pathlib import Path
 
 import pytest
-from harness.cluster import Cluster, run
 
 from barrel_p2p import AuthError, BarrelError, HandshakeError, Node, NotConnected
+from harness.cluster import Cluster, run
 
 
 async def refused(cluster: Cluster, alice: Node, name: str, **options: object) -> BarrelError:
@@ -119,9 +119,7 @@ def test_bytes_that_are_no_quic_and_silent_connections_harm_nobody(tmp_path: Pat
         alice = await cluster.node("alice")
         bob = await cluster.member("bob")
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(
-            asyncio.DatagramProtocol, remote_addr=alice.listen_address
-        )
+        transport, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=alice.listen_address)
         for size in (0, 1, 20, 21, 1199, 1200, 1472, 9000):
             for first in (0x00, 0x40, 0xC0, 0xFF):
                 transport.sendto(bytes([first]) * size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from harness.cluster import Cluster, run
 
 from barrel_p2p import (
     Atom,
@@ -18,6 +17,7 @@ from barrel_p2p import (
     spawn_link,
     spawn_monitor,
 )
+from harness.cluster import Cluster, run
 
 
 def test_rpc_returns_results_and_raises_what_happened(tmp_path: Path) -> None:

@@ -17,9 +17,7 @@ pids = st.builds(Pid, nodes, u32, u32, u32)
 ports = st.builds(Port, nodes, st.integers(0, 2**64 - 1), u32)
 references = st.builds(Reference, nodes, u32, st.lists(u32, min_size=1, max_size=5).map(tuple))
 exports = st.builds(Export, atoms, atoms, st.integers(0, 255))
-integers = st.one_of(
-    st.integers(-300, 300), st.integers(-(2**33), 2**33), st.integers(-(2**70), 2**70), st.integers()
-)
+integers = st.one_of(st.integers(-300, 300), st.integers(-(2**33), 2**33), st.integers(-(2**70), 2**70), st.integers())
 floats = st.floats(allow_nan=False, allow_infinity=False)
 bit_strings = st.builds(BitString, st.binary(min_size=1, max_size=6), st.integers(1, 7))
 

@@ -1,8 +1,8 @@
 """The snippets in the documentation run.
 
-A ``python`` block that ends in ``asyncio.run(main())`` is a program: it must exit with status 0. One that opens with a comment
-naming a file (``# bob.py``) belongs to a story of several programs, told in ``tests/cluster/test_tutorials.py``. Every other block
-must at least compile.
+A ``python`` block that ends in ``asyncio.run(main())`` is a program: it must exit with status 0. One that opens with
+a comment naming a file (``# bob.py``) belongs to a story of several programs, told in
+``tests/cluster/test_tutorials.py``. Every other block must at least compile.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ def test_snippet(code: str, tmp_path: Path) -> None:
     except SyntaxError:
         compile(wrapped, "snippet", "exec")  # one that awaits at its top level
     if code.rstrip().endswith("asyncio.run(main())") and not code.startswith("# "):
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60
-        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr and "never retrieved" not in done.stderr, done.stderr
 

@@ -1,9 +1,9 @@
 """One established distribution channel to a peer.
 
 A channel hands control tuples and messages to its connection and what arrives to the node's dispatcher. It keeps two
-promises: ``send`` never blocks, and memory stays bounded. Above ``send_high_water`` unsent bytes the channel is busy and
-its senders wait at their next await point, as Erlang suspends a sender on a busy port; above ``send_hard_limit``, which
-only senders without any await point reach, the channel is closed with an error that says so.
+promises: ``send`` never blocks, and memory stays bounded. Above ``send_high_water`` unsent bytes the channel is busy
+and its senders wait at their next await point, as Erlang suspends a sender on a busy port; above ``send_hard_limit``,
+which only senders without any await point reach, the channel is closed with an error that says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from barrel_p2p.errors import ChannelOverflow
 from barrel_p2p.net.quic import NO_MESSAGE, CloseReason, Connection
 from barrel_p2p.process.gate import Gate
-from barrel_p2p.process.process import Process
+from barrel_p2p.process.process import BoundedProcess, Process
 from barrel_p2p.term.types import Atom, Pid
 
 log = logging.getLogger("barrel_p2p.channel")
@@ -78,7 +78,9 @@ class Channel:
         self.public_key = public_key
         self.gate = Gate()
         self.unlinks: dict[tuple[Pid, Pid], int] = {}
-        self.waiting_for: set[Process] = set()  # full mailboxes on account of which we stopped reading
+        self.waiting_for: dict[
+            BoundedProcess, Callable[[], None]
+        ] = {}  # full mailboxes on account of which we stopped reading
         self.sent_messages = 0
         self.received_messages = 0
         self._owner = owner
@@ -125,8 +127,9 @@ class Channel:
 
     def closed(self, reason: CloseReason) -> None:
         self.gate.open()
-        for process in self.waiting_for:
-            process.on_room.clear()
+        for process, resume in self.waiting_for.items():
+            if resume in process.on_room:
+                process.on_room.remove(resume)
         self.waiting_for.clear()
         self._owner.channel_closed(self, reason)
 
@@ -134,17 +137,15 @@ class Channel:
 
     def wait_for_room(self, process: Process) -> None:
         """Stop reading from the peer until ``process``, which bounds its mailbox, has room again."""
-        if process in self.waiting_for:
+        if not isinstance(process, BoundedProcess) or process in self.waiting_for:
             return
-        if not self.waiting_for:
-            self.connection.pause()
-        self.waiting_for.add(process)
-        process.on_room.append(self._resume_after(process))
 
-    def _resume_after(self, process: Process) -> Callable[[], None]:
         def resume() -> None:
-            self.waiting_for.discard(process)
+            del self.waiting_for[process]
             if not self.waiting_for:
                 self.connection.resume()
 
-        return resume
+        if not self.waiting_for:
+            self.connection.pause()
+        self.waiting_for[process] = resume
+        process.on_room.append(resume)

@@ -1,7 +1,8 @@
 """Signals from other nodes: each control message becomes a call of the local runtime.
 
-The counterpart, signals to other nodes, is ``remote.py``. Whatever a peer sends, nothing here raises: a message that breaks
-the protocol closes that peer's channel with the reason in the log, an unknown operation is logged once and skipped.
+The counterpart, signals to other nodes, is ``remote.py``. Whatever a peer sends, nothing here raises: a message that
+breaks the protocol closes that peer's channel with the reason in the log, an unknown operation is logged once and
+skipped.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from barrel_p2p.errors import ProtocolError
 from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.node.channel import Batch, Channel, Control
 from barrel_p2p.node.spawner import Spawner
-from barrel_p2p.proto.control import Op, check
 from barrel_p2p.process.runtime import Runtime
+from barrel_p2p.proto.control import Op, check
 from barrel_p2p.term.types import Atom, Pid
 
 log = logging.getLogger("barrel_p2p.dispatch")
@@ -153,9 +154,7 @@ class Dispatch:
         self._runtime.exit_in(_theirs(channel, control[1]), control[2], control[-1], linked=False)
 
     def _payload_exit2(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.exit_in(
-            _theirs(channel, control[1]), control[2], message, linked=False
-        )
+        self._runtime.exit_in(_theirs(channel, control[1]), control[2], message, linked=False)
 
     def _group_leader(self, channel: Channel, control: Control, message: Any) -> None:
         process = self._runtime.find(control[2])
@@ -168,7 +167,9 @@ class Dispatch:
     # --- monitors ---------------------------------------------------------------------------------------------------
 
     def _monitor(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.monitor_in(_theirs(channel, control[1]), control[2] if type(control[2]) is Pid else _name(control[2]), control[3])
+        self._runtime.monitor_in(
+            _theirs(channel, control[1]), control[2] if type(control[2]) is Pid else _name(control[2]), control[3]
+        )
 
     def _demonitor(self, channel: Channel, control: Control, message: Any) -> None:
         self._runtime.demonitor_in(_theirs(channel, control[1]), control[3])

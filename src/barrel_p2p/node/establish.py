@@ -1,8 +1,9 @@
 """From a QUIC connection to a channel: drives the Ed25519 exchange, then the distribution handshake.
 
-The machines (``proto.auth``, ``proto.handshake``) decide everything; this file moves their bytes between the streams of one
-connection, re-arms one timer, and reports one outcome. Streams are upstream's: the dialer's first unidirectional stream (2)
-and the acceptor's (3) carry the exchange, the dialer's first bidirectional stream (0) carries the handshake, unframed.
+The machines (``proto.auth``, ``proto.handshake``) decide everything; this file moves their bytes between the streams
+of one connection, re-arms one timer, and reports one outcome. Streams are upstream's: the dialer's first
+unidirectional stream (2) and the acceptor's (3) carry the exchange, the dialer's first bidirectional stream (0)
+carries the handshake, unframed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ CONTROL_STREAM = 0
 
 CLOSE_NORMAL = 0  # the only code an Erlang node sends
 CLOSE_SIMULTANEOUS = 0xB1  # ours: "your own dial of me goes on, wait for it"
-
 
 
 LAST_WORDS_SECONDS = 0.05  # a guess: a retransmission on a LAN
@@ -145,9 +145,7 @@ class _Establishing:
                 elif isinstance(dist_event, Connected):
                     self._connected(dist_event)
                 elif isinstance(dist_event, Failed):
-                    self._end(
-                        HandshakeError(dist_event.reason, dist_event.message, self._handshake.peer)
-                    )
+                    self._end(HandshakeError(dist_event.reason, dist_event.message, self._handshake.peer))
                 elif isinstance(dist_event, NeedData):
                     break
         if not self.over:
@@ -159,7 +157,8 @@ class _Establishing:
             self.connection.write(self._auth_out, data)
 
     def _write_handshake(self) -> None:
-        """Write what is due. An Erlang reader takes all that is buffered for one message, so messages to it go out apart."""
+        """Write what is due. An Erlang reader takes all that is buffered for one message, so messages to it go out
+        apart."""
         assert self._handshake is not None
         waiting = bool(self._unsent)
         self._unsent += self._handshake.data_to_send()
@@ -280,7 +279,8 @@ class _Establishing:
 
 
 class Dialing(_Establishing):
-    """Our side dialled. ``await dialing.done`` gives the channel or raises AuthError, HandshakeError or NotConnected."""
+    """Our side dialled. ``await dialing.done`` gives the channel or raises AuthError, HandshakeError or
+    NotConnected."""
 
     def __init__(self, connection: Connection, identity: Identity, peer: Atom, binding: bytes) -> None:
         super().__init__(connection, identity, DIALER_AUTH_STREAM, ACCEPTOR_AUTH_STREAM)
@@ -373,7 +373,8 @@ class Accepting(_Establishing):
             self._end(HandshakeError("not_allowed", why, self._name))
 
     def yield_to_dial(self) -> None:
-        """Close this connection in favour of our own dial. An Erlang dialer must not read ``nok``: it would hang for good."""
+        """Close this connection in favour of our own dial. An Erlang dialer must not read ``nok``: it would hang for
+        good."""
         self._end(_Yield("this node's own connection to the peer goes on"))
 
     def _succeed(self, channel: Channel) -> None:

@@ -24,13 +24,12 @@ class Exports:
     def __init__(self) -> None:
         self._functions: dict[tuple[str, str], Callable[..., Any]] = {}
 
-    def add(
-        self, what: ModuleType | Callable[..., Any], *, module: str | None = None, name: str | None = None
-    ) -> None:
+    def add(self, what: ModuleType | Callable[..., Any], *, module: str | None = None, name: str | None = None) -> None:
         """Let other nodes call ``what``: a function, or every public function of a module.
 
         Args:
-            what: A function (plain or ``async``), or a module; of a module the functions of ``__all__``, or else those it
+            what: A function (plain or ``async``), or a module; of a module the functions of ``__all__``, or else
+            those it
                 defines without a leading underscore.
             module: The name under which other nodes find the module; default: its Python name.
             name: The name of the function; default: its Python name. Not allowed for a module.
@@ -75,13 +74,14 @@ class Undefined(ExitReason):
     """``undef``: the function is not exported, or not with so many arguments."""
 
     def __init__(self, module: str, name: str, args: list[Any]) -> None:
-        frame = (Atom(module), Atom(name), args, [])
+        frame: tuple[Atom, Atom, list[Any], list[Any]] = (Atom(module), Atom(name), args, [])
         super().__init__((Atom("undef"), [frame]), f"{module}:{name}/{len(args)} is not exported by this node")
         self.stack = [frame]
 
 
 def error_term(error: BaseException) -> tuple[Any, list[Any]]:
-    """A Python exception as Erlang sees it: ``{exception, Type, Message}`` and a stack of ``{M, F, Arity, Location}``."""
+    """A Python exception as Erlang sees it: ``{exception, Type, Message}`` and a stack of ``{M, F, Arity,
+    Location}``."""
     reason = (Atom("exception"), type(error).__name__, str(error)[:4096])
     stack = [
         (

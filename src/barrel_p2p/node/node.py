@@ -73,8 +73,8 @@ class Node:
         async with Node("alice@127.0.0.1", cookie="secret") as node:
             await node.connect("bob@127.0.0.1")
 
-    The block is itself a process: it can ``receive``, ``link``, ``monitor`` and has a pid. When it ends the node stops, and all
-    its processes end with reason ``shutdown``.
+    The block is itself a process: it can ``receive``, ``link``, ``monitor`` and has a pid. When it ends the node
+    stops, and all its processes end with reason ``shutdown``.
 
     Args:
         name: ``name@host``. The host is where other nodes find this one: an IP address or a host name.
@@ -306,9 +306,7 @@ class Node:
             host, port = hook(name, address) if hook is not None else address
             assert self._transport is not None
             try:
-                connection = await self._transport.dial(
-                    host, port, timeout=self.options.setup_timeout_ms / 1000
-                )
+                connection = await self._transport.dial(host, port, timeout=self.options.setup_timeout_ms / 1000)
             except NotConnected as error:
                 failure = error
                 continue

@@ -33,9 +33,11 @@ class Options:
     cookie: str = DEFAULT_COOKIE
     """The shared secret of the distribution handshake. Never sent; it comes on top of the Ed25519 keys."""
     trust_mode: Literal["tofu", "strict"] = "tofu"
-    """``tofu`` pins the key a node shows first, ``strict`` accepts only keys pinned beforehand. A pin never changes in silence."""
+    """``tofu`` pins the key a node shows first, ``strict`` accepts only keys pinned beforehand. A pin never changes
+    in silence."""
     cookie_only_nodes: tuple[str, ...] = ()
-    """Patterns ``name@host`` (each half may be ``*``) of nodes that may skip the key exchange; refused with the default cookie."""
+    """Patterns ``name@host`` (each half may be ``*``) of nodes that may skip the key exchange; refused with the
+    default cookie."""
     auth_timestamp_window_ms: int = 30_000
     """Clocks may differ by twice this (upstream's default)."""
     auth_handshake_timeout_ms: int = 10_000
@@ -43,11 +45,13 @@ class Options:
     setup_timeout_ms: int = 7_000
     """Limit for connecting and for each step of the distribution handshake (OTP's ``net_setuptime``)."""
     net_ticktime_ms: int = 60_000
-    """A peer from which nothing arrives for this long is down (OTP's ``net_ticktime``). Pings leave at a quarter of it."""
+    """A peer from which nothing arrives for this long is down (OTP's ``net_ticktime``). Pings leave at a quarter of
+    it."""
     published: bool = False
     """Show up in ``nodes()`` of Erlang nodes. Hidden is the safe choice while OTP's ``global`` runs over there."""
     send_high_water: int = 1 << 20
-    """A channel with more unsent bytes is busy: its senders wait at their next await point (a guess: a few ms of loopback)."""
+    """A channel with more unsent bytes is busy: its senders wait at their next await point (a guess: a few ms of
+    loopback)."""
     send_hard_limit: int = 256 << 20
     """A channel with more unsent bytes is closed: its senders never awaited (a guess: far above one large message)."""
     max_message: int = 128 << 20
@@ -77,9 +81,7 @@ class Options:
             if not ok:
                 raise ConfigError(text)
 
-        require(
-            self.proto_dist == "barrel_p2p", f"proto_dist must be 'barrel_p2p', not {self.proto_dist!r}"
-        )
+        require(self.proto_dist == "barrel_p2p", f"proto_dist must be 'barrel_p2p', not {self.proto_dist!r}")
         require(
             self.trust_mode in ("tofu", "strict"),
             f"trust_mode must be 'tofu' or 'strict', not {self.trust_mode!r}",
@@ -107,12 +109,8 @@ class Options:
             "max_unauthenticated",
         ):
             value = getattr(self, name)
-            require(
-                isinstance(value, int) and value > 0, f"{name} must be a whole number above 0, not {value!r}"
-            )
-        require(
-            self.send_high_water < self.send_hard_limit, "send_high_water must be below send_hard_limit"
-        )
+            require(isinstance(value, int) and value > 0, f"{name} must be a whole number above 0, not {value!r}")
+        require(self.send_high_water < self.send_hard_limit, "send_high_water must be below send_hard_limit")
         for name, address in self.peers.items():
             require(
                 isinstance(address, tuple)

@@ -1,4 +1,5 @@
-"""The way to a peer while its channel is being set up: what is sent meanwhile waits here, in order and within a bound."""
+"""The way to a peer while its channel is being set up: what is sent meanwhile waits here, in order and within a
+bound."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 class Pending:
     """Queue and meeting point of one peer that is being connected.
 
-    Messages are encoded when they are queued: a term without an exact form raises at ``send``, and a list that its sender
-    changes afterwards arrives as it was.
+    Messages are encoded when they are queued: a term without an exact form raises at ``send``, and a list that its
+    sender changes afterwards arrives as it was.
     """
 
     __slots__ = (
@@ -62,7 +63,8 @@ class Pending:
         if size > self._hard_limit:
             raise ChannelOverflow(
                 f"{self._size} bytes already wait for the connection to {self.name}, which is still being set up; "
-                f"this message would pass send_hard_limit={self._hard_limit} and was not sent: await now and then while sending"
+                f"this message would pass send_hard_limit={self._hard_limit} and was not sent: let senders await now and "
+                "then"
             )
         self._queue.append(entry)
         self._size = size

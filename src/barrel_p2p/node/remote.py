@@ -32,9 +32,7 @@ class RemoteSignals:
         self._anonymous = anonymous  # who sends when the sender is no process
         self._unlink_ids = itertools.count(1)
 
-    def send(
-        self, sender: Process | None, to: Pid | Reference | tuple[Atom, Atom], message: Any
-    ) -> None:
+    def send(self, sender: Process | None, to: Pid | Reference | tuple[Atom, Atom], message: Any) -> None:
         pid = sender.pid if sender is not None else self._anonymous
         control: tuple[Any, ...]
         if type(to) is Pid:

@@ -17,4 +17,5 @@ class Route(Protocol):
         """Links being removed: (local pid, remote pid) -> id of the UNLINK_ID not yet acknowledged."""
 
     def send(self, sender: Process | None, control: tuple[Any, ...], message: Any = NO_MESSAGE) -> None:
-        """Queue one message; never waits. A busy route suspends ``sender``. Raises EncodeError before anything is queued."""
+        """Queue one message; never waits. A busy route suspends ``sender``. Raises EncodeError before anything is
+        queued."""

@@ -1,13 +1,13 @@
 """Which way leads to which node: the table of channels, made on demand, one per peer.
 
-A name is in one of three states: no entry, *pending* (being dialled; what is sent waits in a queue) or *up* (a channel).
-What couples them:
+A name is in one of three states: no entry, *pending* (being dialled; what is sent waits in a queue) or *up* (a
+channel). What couples them:
 
 - a send, link or monitor to a name without entry dials it;
 - both sides dial at once: the dial of the greater name wins, as OTP decides it. The loser's connection is closed, never
   answered with ``nok``: an Erlang dialer that reads ``nok`` over QUIC hangs for good;
-- a peer whose channel is up connects anew: it has lost the old channel (same incarnation), or it was restarted, or another
-  node took its name. The old channel is asked for a sign of life before the newcomer is believed;
+- a peer whose channel is up connects anew: it has lost the old channel (same incarnation), or it was restarted, or
+  another node took its name. The old channel is asked for a sign of life before the newcomer is believed;
 - a failed dial and a lost channel end alike: links and monitors to the name fire with ``noconnection``.
 """
 
@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Protocol
 
 from barrel_p2p.errors import BarrelError, NotConnected
 from barrel_p2p.net.quic import CloseReason
 from barrel_p2p.node.channel import Batch, Channel
-from barrel_p2p.node.establish import Accepting, DialYielded, Dialing
+from barrel_p2p.node.establish import Accepting, Dialing, DialYielded
 from barrel_p2p.node.options import Options
 from barrel_p2p.node.pending import Pending
 from barrel_p2p.term.codec import Codec
@@ -112,7 +112,8 @@ class Routes:
                     self._established(await dialing.done)
                     return
                 except DialYielded:
-                    # The peer dialled us at the same time and its dial goes on; if that comes to nothing, ours gets another try.
+                    # The peer dialled us at the same time and its dial goes on; if that comes to nothing, ours gets
+                    # another try.
                     timeout = self._options.setup_timeout_ms / 1000
                     if attempt == 1:
                         await asyncio.wait([pending.future], timeout=timeout)
@@ -246,8 +247,8 @@ class Routes:
         for channel in list(self._channels.values()):
             channel.close("the node stops")
 
-    def _task(self, coroutine: Awaitable[None]) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(coroutine)  # type: ignore[arg-type]
+    def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task

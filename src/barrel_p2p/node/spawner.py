@@ -1,24 +1,25 @@
 """Spawning on other nodes, and for other nodes: SPAWN_REQUEST and SPAWN_REPLY of the distribution protocol.
 
-What a peer asks for runs only if it was exported. Erlang's ``erpc`` and ``rpc`` are spawns too, of ``erpc:execute_call``, which
-ends with its result as exit reason; that entry point is served here in front of the exported functions.
+What a peer asks for runs only if it was exported. Erlang's ``erpc`` and ``rpc`` are spawns too, of
+``erpc:execute_call``, which ends with its result as exit reason; that entry point is served here in front of the
+exported functions.
 
-An Erlang node sends a spawned process's first signals on other streams than the reply, so an EXIT or DOWN may come first.
-Monitors are therefore recorded when the request leaves, and an EXIT that finds its request open waits for the reply.
+An Erlang node sends a spawned process's first signals on other streams than the reply, so an EXIT or DOWN may come
+first. Monitors are therefore recorded when the request leaves, and an EXIT that finds its request open waits for the
+reply.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from barrel_p2p.errors import (
     BarrelError,
     ConfigError,
-    EncodeError,
     Exit,
     ExitReason,
     NameTaken,
@@ -55,9 +56,7 @@ class _Request:
 class Spawner:
     """Both directions of remote spawn for one node."""
 
-    def __init__(
-        self, runtime: Runtime, codec: Codec, exports: Exports, route: Callable[[Atom], Route | None]
-    ) -> None:
+    def __init__(self, runtime: Runtime, codec: Codec, exports: Exports, route: Callable[[Atom], Route | None]) -> None:
         self._runtime = runtime
         self._codec = codec
         self._exports = exports
@@ -78,12 +77,12 @@ class Spawner:
         monitor: Reference | None,
         name: Atom | None,
         down: asyncio.Future[Any] | None = None,
-    ) -> Awaitable[Pid]:
+    ) -> asyncio.Future[Pid]:
         """Ask ``node`` to spawn; the future gives the pid.
 
         Args:
-            function: ``"module:function"``, a pair, or a function.
-            monitor: Watch the new process by this reference; its exit reason goes to ``down``, or else as DOWN to ``caller``.
+            function: ``"module:function"``, a pair, or a function. monitor: Watch the new process by this reference;
+            its exit reason goes to ``down``, or else as DOWN to ``caller``.
         """
         module, function_name = mfa_name(function)
         options: list[Any] = [Atom("link")] if link else []
@@ -97,7 +96,9 @@ class Spawner:
         request.future.add_done_callback(lambda future: future.cancelled() or future.exception())
         route = self._route(node)
         if route is None:
-            request.future.set_exception(NodeDown((Atom("nodedown"), node), f"{node} is not reachable: this node stops"))
+            request.future.set_exception(
+                NodeDown((Atom("nodedown"), node), f"{node} is not reachable: this node stops")
+            )
             return request.future
         leader = caller.group_leader if caller is not None and caller.group_leader is not None else owner
         control = (int(Op.SPAWN_REQUEST), ref, owner, leader, (Atom(module), Atom(function_name), len(args)), options)
@@ -172,9 +173,7 @@ class Spawner:
             return
         name = next((str(o[1]) for o in options if isinstance(o, tuple) and len(o) == 2 and o[0] == "name"), None)
         try:
-            process = self._runtime.spawn(
-                self._run, (channel.name, str(module), str(function), message), name=name
-            )
+            process = self._runtime.spawn(self._run, (channel.name, str(module), str(function), message), name=name)
         except NameTaken:
             self._refuse(channel, ref, owner, Atom("badarg"))
             return
@@ -217,6 +216,7 @@ class Spawner:
         """``erpc:execute_call(Ref, M, F, A)``: the outcome is the exit reason. With three arguments it is a cast."""
         ref = args[0] if len(args) == 4 else None
         module, function, arguments = args[-3:]
+        outcome: tuple[Any, ...]
         try:
             if not (isinstance(module, str) and isinstance(function, str) and isinstance(arguments, list)):
                 raise Exit(Atom("badarg"))
@@ -228,9 +228,7 @@ class Spawner:
             outcome = (ref, Atom("error"), Atom("undef"), undefined.stack)
         except ExitReason as exit_:
             outcome = (ref, Atom("exit"), exit_.reason)
-        except EncodeError as error:
-            outcome = (ref, Atom("error"), *error_term(error))
-        except Exception as error:
+        except Exception as error:  # also a result that has no form as a term
             outcome = (ref, Atom("error"), *error_term(error))
         if ref is not None:
             raise Exit(outcome)

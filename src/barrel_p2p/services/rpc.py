@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from barrel_p2p.node.node import Node
 
 
-async def rpc(
-    node: Node, target: Atom, module: str, function: str, args: list[Any], timeout: float | None
-) -> Any:
+async def rpc(node: Node, target: Atom, module: str, function: str, args: list[Any], timeout: float | None) -> Any:
     """Run ``module:function(*args)`` on ``target`` and return its result; see ``Node.rpc``."""
     if target == node.name:
         return await _local(node, module, function, args)
@@ -54,7 +52,7 @@ async def _ask(
             down=down,
         )
         async with asyncio.timeout(timeout):
-            await asyncio.wait([down, asyncio.ensure_future(spawned)], return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait([down, spawned], return_when=asyncio.FIRST_EXCEPTION)
             if not down.done() and spawned.done():
                 spawned.result()
             reason = await down

@@ -1,0 +1,48 @@
+"""What a type checker must see of the public API; checked by ``mypy --strict``, never run."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from barrel_p2p import (
+    Atom,
+    GenServer,
+    Node,
+    Pid,
+    Reference,
+    call,
+    monitor,
+    receive,
+    self_pid,
+    send,
+    spawn,
+)
+
+
+class Counter(GenServer):
+    async def init(self, start: int = 0) -> None:
+        self.n = start
+
+    async def handle_call(self, request: Any, from_: Any) -> int:
+        self.n += 1
+        return self.n
+
+
+async def worker(n: int) -> None:
+    await receive(timeout=float(n))
+
+
+async def main() -> None:
+    async with Node("alice@127.0.0.1", listen_port=9100, data_dir="data/alice", cookie="secret") as node:
+        assert_type(node.name, Atom)
+        assert_type(node.nodes(), list[Atom])
+        assert_type(await node.ping("bob@127.0.0.1"), bool)
+        assert_type(self_pid(), Pid)
+        assert_type(spawn(worker, 1), Pid)
+        assert_type(await spawn("module:function", 1, node="bob@127.0.0.1"), Pid)
+        pid = await Counter.start_link(10, name="counter")
+        assert_type(pid, Pid)
+        assert_type(monitor(pid), Reference)
+        send(pid, ("work", b"payload"))
+        pid.send("work")
+        assert_type(await call(pid, "inc", timeout=5.0), Any)
