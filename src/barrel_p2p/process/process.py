@@ -181,7 +181,12 @@ class BoundedProcess(Process):
 
     @property
     def full(self) -> bool:  # type: ignore[override]
-        return len(self.mailbox) >= self.limit and not self.selective and self.status == RUNNING
+        return (
+            len(self.mailbox) >= self.limit
+            and not self.selective
+            and self.when_full == "wait"
+            and self.status == RUNNING
+        )
 
     def put(self, message: Any) -> Gate | None:
         if len(self.mailbox) >= self.limit and not self.selective:
