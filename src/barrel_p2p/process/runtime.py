@@ -358,8 +358,13 @@ class Runtime(Signals):
         """End all processes but the caller's, and wait until their tasks are gone.
 
         Each gets an exit signal with ``reason`` (servers and supervisors take it as their parent's, so they terminate
-        in order), then, after ``timeout`` seconds, ``kill``. Timers of ``send_after`` are cancelled.
+        in order), then, after ``timeout`` seconds, ``kill``. Timers of ``send_after`` are cancelled. The links of the
+        caller are removed first, or the end of its own children would end it.
         """
+        mine = current.get()
+        if mine is not None and mine.runtime is self:
+            for pid in list(mine.links or ()):
+                self.unlink(mine, pid)
         await self._end_all(reason, timeout)
         await self._end_all(KILL, timeout)
         for timer in self.timers:
