@@ -157,6 +157,7 @@ class Node:
             )
             self._transport = QuicTransport(
                 self._codec,
+                exact_codec=Codec(none_atom=options.none_atom, max_bytes=options.max_message, exact_empty_str=True),
                 certificate=own_certificate.certificate_der,
                 private_key=own_certificate.private_key_der,
                 reset_key=hmac.digest(identity.seed, b"barrel_p2p stateless reset", hashlib.sha512),
