@@ -49,7 +49,7 @@ def between(test: Callable[[Network, Process], Awaitable[None]]) -> None:
                 await test(network, b.spawn(idle))
             network.deliver()
             for runtime in (a, b):
-                await runtime.stop()
+                await runtime.stop(timeout=0.05)
             network.deliver()
         for runtime in (a, b):
             check_empty(runtime)
