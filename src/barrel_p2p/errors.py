@@ -13,7 +13,7 @@ class BarrelError(Exception):
     """Base class of all errors raised by barrel_p2p."""
 
 
-# --- the caller's fault -------------------------------------------------------------------------------------------------
+# --- the caller's fault -----------------------------------------------------------------------------------------
 
 
 class ConfigError(BarrelError):
@@ -32,7 +32,7 @@ class NameTaken(BarrelError):
     """``register`` found the name in use, or the process already has a name, or the pid is not a live local one."""
 
 
-# --- the peer's fault ---------------------------------------------------------------------------------------------------
+# --- the peer's fault -------------------------------------------------------------------------------------------
 
 
 class DecodeError(BarrelError, ValueError):
@@ -61,7 +61,7 @@ class HandshakeError(ProtocolError):
         self.peer = peer
 
 
-# --- what happened to a process, a call or a node -----------------------------------------------------------------------
+# --- what happened to a process, a call or a node ---------------------------------------------------------------
 
 
 class ExitReason(BarrelError):
@@ -82,15 +82,15 @@ class Exit(ExitReason):
 
 
 class StartError(ExitReason):
-    """A process did not start: its ``init`` failed with ``reason``, or its name is taken (``(already_started, pid)``)."""
+    """A process did not start: ``reason`` is what its ``init`` failed with, or ``(already_started, pid)``."""
 
 
 class CallError(ExitReason):
     """A call did not get its answer; subclasses say why.
 
-    ``reason`` is the plain Erlang reason (``noproc``, ``timeout``, ``(nodedown, node)``, the exit reason of the server),
-    ``call`` what was called. ``gen_server:call`` exits with the pair of both, and so does a process that lets this error
-    pass: see ``exit_term``.
+    ``reason`` is the plain Erlang reason (``noproc``, ``timeout``, ``(nodedown, node)``, the exit reason of the
+    server), ``call`` what was called. ``gen_server:call`` exits with the pair of both, and so does a process that
+    lets this error pass: see ``exit_term``.
     """
 
     def __init__(self, reason: Any, message: str | None = None, *, call: Any = None) -> None:
@@ -123,7 +123,7 @@ class ChannelOverflow(BarrelError):
 
 
 class RemoteError(BarrelError):
-    """A remote function raised: ``kind`` is error, exit or throw, ``reason`` the Erlang term, ``stack`` what came with it."""
+    """A remote function raised: ``kind`` is error, exit or throw, ``reason`` the term, ``stack`` what came with it."""
 
     def __init__(self, kind: str, reason: Any, stack: Any = None) -> None:
         super().__init__(f"{kind}: {reason!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from itertools import islice
 from types import coroutine as _generator_coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, overload
@@ -76,7 +77,7 @@ def send(to: Any, message: Any) -> None:
     process.runtime.route(process, to, message)
 
 
-async def receive(match: Callable[[Any], Any] | None = None, timeout: float | None = None) -> Any:  # noqa: ASYNC109
+async def receive(match: Callable[[Any], Any] | None = None, timeout: float | None = None) -> Any:
     """The next message, or the first one that ``match`` accepts; the others stay in the mailbox, in order.
 
     >>> message = await receive(timeout=1.0)
@@ -144,9 +145,7 @@ def _scan(process: Process, match: Callable[[Any], Any]) -> int:
     return -1
 
 
-async def _wait(
-    process: Process, waiter: asyncio.Future[Any], deadline: float | None, selective: bool
-) -> bool:
+async def _wait(process: Process, waiter: asyncio.Future[Any], deadline: float | None, selective: bool) -> bool:
     """Wait for the next message; true when the deadline came first."""
     timer = None
     if deadline is not None:
@@ -195,10 +194,8 @@ class Timer:
 
     def _fire(self, to: Any, message: Any) -> None:
         self._forget()
-        try:
+        with suppress(NoProc):  # the name may be gone: as silent as a dead pid
             self._runtime.route(None, to, message)
-        except NoProc:
-            pass  # the name is gone: as silent as a dead pid
 
     def _forget(self) -> None:
         if self._handle is not None:
@@ -382,8 +379,9 @@ def exit(*args: Any) -> None:
     >>> exit("shutdown")
     >>> exit(pid, "kill")        # can't be trapped; the others hear ``killed``
 
-    ``exit(reason)`` raises ``Exit``, which ``except Exception`` can catch, as Erlang's ``catch`` can. A signal with a reason
-    other than ``normal`` ends a process that does not trap exits; one that does gets ``(EXIT, sender, reason)``.
+    ``exit(reason)`` raises ``Exit``, which ``except Exception`` can catch, as Erlang's ``catch`` can. A signal with
+    a reason other than ``normal`` ends a process that does not trap exits; one that does gets ``(EXIT, sender,
+    reason)``.
 
     Args:
         reason: any term; a plain ``str`` means the atom. Without one: ``normal``.

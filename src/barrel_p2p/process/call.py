@@ -1,13 +1,14 @@
 """Calling a server: the ``$gen_call`` protocol, spoken with Python and Erlang servers alike.
 
-A call is ``{'$gen_call', {Pid, [alias|Ref]}, Request}``, its answer ``{[alias|Ref], Reply}`` sent to the alias. ``Ref`` is an
-alias of this runtime that leads to a future and to no mailbox, and at the same time the reference of a monitor on the
-server. Both are gone when the call ends, however it ends: a late reply finds no alias and is dropped.
+A call is ``{'$gen_call', {Pid, [alias|Ref]}, Request}``, its answer ``{[alias|Ref], Reply}`` sent to the alias.
+``Ref`` is an alias of this runtime that leads to a future and to no mailbox, and at the same time the reference of a
+monitor on the server. Both are gone when the call ends, however it ends: a late reply finds no alias and is dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 from ..errors import CallError, CallTimeout, ExitReason, NodeDown, NoProc
@@ -35,7 +36,7 @@ class _Down:
         self.reason = reason
 
 
-async def call(to: Any, request: Any, timeout: float | None = 5.0, *, node: Any = None) -> Any:  # noqa: ASYNC109
+async def call(to: Any, request: Any, timeout: float | None = 5.0, *, node: Any = None) -> Any:
     """Ask a server and wait for its answer (``gen_server:call``).
 
     >>> n = await call(counter, "inc")
@@ -55,7 +56,7 @@ async def call(to: Any, request: Any, timeout: float | None = 5.0, *, node: Any 
     return await gen_call(GEN_CALL, to, request, timeout, runtime_of(node))
 
 
-async def gen_call(kind: Atom, to: Any, request: Any, timeout: float | None, runtime: Runtime) -> Any:  # noqa: ASYNC109
+async def gen_call(kind: Atom, to: Any, request: Any, timeout: float | None, runtime: Runtime) -> Any:
     """A call with any label: ``$gen_call``, or ``system`` for the requests of OTP's ``sys``."""
     caller = current.get()
     if caller is not None and caller.runtime is not runtime:
@@ -106,10 +107,8 @@ def cast(to: Any, request: Any, *, node: Any = None) -> None:
     """Send a request that has no answer (``gen_server:cast``); a server that is not there is no error."""
     runtime = runtime_of(node)
     caller = current.get()
-    try:
+    with suppress(NoProc):  # as silent for a name as for a dead pid
         runtime.route(caller if caller is not None and caller.runtime is runtime else None, to, (GEN_CAST, request))
-    except NoProc:
-        pass  # as silent for a name as for a dead pid
 
 
 def reply(from_: Any, value: Any) -> None:
@@ -135,7 +134,7 @@ def reply_address(to: Any, tag: Any) -> Any:
     return to
 
 
-async def stop(to: Any, reason: Any = "normal", timeout: float | None = None, *, node: Any = None) -> None:  # noqa: ASYNC109
+async def stop(to: Any, reason: Any = "normal", timeout: float | None = None, *, node: Any = None) -> None:
     """End a server, Python's or OTP's, and wait until it has ended (``gen_server:stop``).
 
     Args:

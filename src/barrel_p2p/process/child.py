@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,8 +24,8 @@ class ChildSpec:
     Args:
         id: names the child in its supervisor; any term.
         start: what to start and with which arguments: a ``GenServer`` or ``Supervisor`` class (its ``start_link`` is
-            awaited), a class method such as ``Counter.start_link`` that gives a pid of a process linked to its caller, or
-            an async function, which is run as a linked process. Without arguments a pair is not needed.
+            awaited), a class method such as ``Counter.start_link`` that gives a pid of a process linked to its
+            caller, or an async function, which is run as a linked process. Without arguments a pair is not needed.
         name: registers the child.
         restart: ``permanent`` (always restarted), ``transient`` (after an abnormal end) or ``temporary`` (never).
         shutdown: seconds to end after ``exit(pid, "shutdown")`` before it is killed; ``"brutal_kill"``: killed at once;

@@ -25,9 +25,9 @@ class GenServer:
     >>> await call("counter", "inc")
     11
 
-    Callbacks are awaited, and the next message is taken when the callback is done. A callback that raises ends the server:
-    the exception is its exit reason, the caller in question gets it as ``CallError``. Every callback may also return or
-    raise ``Stop(reason)``.
+    Callbacks are awaited, and the next message is taken when the callback is done. A callback that raises ends the
+    server: the exception is its exit reason, the caller in question gets it as ``CallError``. Every callback may
+    also return or raise ``Stop(reason)``.
 
     Don't use a server for a plain value that only one process needs, and don't wait in ``handle_call`` for something
     slow: return ``NOREPLY`` and answer later by ``GenServer.reply``.
@@ -45,8 +45,8 @@ class GenServer:
         """Set up; ``start`` waits for it and was given the arguments.
 
         Returns:
-            ``None``; ``IGNORE`` or ``Stop(reason)`` when the server shall not start, which ``start`` tells its caller by
-            ``StartError`` with reason ``ignore`` or ``reason``.
+            ``None``; ``IGNORE`` or ``Stop(reason)`` when the server shall not start, which ``start`` tells its
+            caller by ``StartError`` with reason ``ignore`` or ``reason``.
         """
         return None
 
@@ -105,7 +105,9 @@ class GenServer:
     # --- starting ---------------------------------------------------------------------------------------------------
 
     @classmethod
-    async def start(cls, *args: Any, name: Any = None, timeout: float | None = None, node: Any = None, **options: Any) -> Pid:  # noqa: ASYNC109
+    async def start(
+        cls, *args: Any, name: Any = None, timeout: float | None = None, node: Any = None, **options: Any
+    ) -> Pid:
         """Start a server that is linked to nobody, and wait until its ``init`` is done.
 
         Args:
@@ -123,7 +125,7 @@ class GenServer:
         return pid
 
     @classmethod
-    async def start_link(cls, *args: Any, name: Any = None, timeout: float | None = None, **options: Any) -> Pid:  # noqa: ASYNC109
+    async def start_link(cls, *args: Any, name: Any = None, timeout: float | None = None, **options: Any) -> Pid:
         """``start``, linked with the current process, which becomes its parent.
 
         An ``init`` that fails is told by ``StartError`` alone: the link is gone by then.
@@ -138,13 +140,11 @@ class GenServer:
         cls,
         *args: Any,
         name: Any = None,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,
         **options: Any,
     ) -> tuple[Pid, Reference]:
         """``start``, monitored by the current process: the pid and the reference of the monitor."""
-        return await start_server(
-            cls(), args, options, name=name, timeout=timeout, node=None, link=False, monitor=True
-        )
+        return await start_server(cls(), args, options, name=name, timeout=timeout, node=None, link=False, monitor=True)
 
     # --- talking to one: the same functions as the package's own ----------------------------------------------------
 

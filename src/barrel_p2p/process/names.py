@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class Resolver(Protocol):
-    """A service that keeps names. Its answers may be awaitables; then ``call`` and ``start`` can use it, ``send`` can't."""
+    """A service that keeps names.
+
+    Its answers may be awaitables; then ``call`` and ``start`` can use it, ``send`` can't.
+    """
 
     def register_name(self, name: Any, pid: Pid) -> bool | Awaitable[bool]:
         """Give ``pid`` the name; false when another process has it."""
@@ -27,7 +30,7 @@ class Resolver(Protocol):
         """Take the name away."""
         ...
 
-    def whereis_name(self, name: Any) -> Pid | None | Awaitable[Pid | None]:
+    def whereis_name(self, name: Any) -> Pid | Awaitable[Pid | None] | None:
         """Who has the name."""
         ...
 

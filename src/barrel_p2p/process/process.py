@@ -1,7 +1,7 @@
 """A process: a pid, a mailbox, its links and monitors, and the asyncio task that runs it.
 
-``Process`` is the runtime's own record; users hold pids. It is kept small because a node may have many thousands of idle
-ones: slots, and dictionaries only once they are needed.
+``Process`` is the runtime's own record; users hold pids. It is kept small because a node may have many thousands of
+idle ones: slots, and dictionaries only once they are needed.
 """
 
 from __future__ import annotations
@@ -89,10 +89,8 @@ class Process:
         waiter = self.waiter
         if waiter is not None:
             self.waiter = None
-            try:
+            if not waiter.done():  # it may have timed out in this very turn of the loop
                 waiter.set_result(None)
-            except asyncio.InvalidStateError:  # timed out or cancelled in this turn of the loop
-                pass
         return None
 
     def put_signal(self, message: Any) -> None:
@@ -114,7 +112,8 @@ class Process:
     def suspend(self, gate: Gate) -> None:
         """Hold this process at its next await point until ``gate`` opens.
 
-        A wait that could never end is refused: when the owner of the gate waits, through whatever chain, for this process.
+        A wait that could never end is refused: when the owner of the gate waits, through whatever chain, for this
+        process.
         """
         if self.status != RUNNING or (gate.owner is not None and _waits_for(gate.owner, self)):
             return
@@ -156,8 +155,8 @@ class BoundedProcess(Process):
     """A process whose mailbox has a bound.
 
     ``when_full`` says what a message past the bound does: ``wait`` takes it and suspends the sender until half of the
-    mailbox is free, ``drop`` loses it, ``exit`` ends the process with ``mailbox_full``. Signals pass any bound. A process
-    that waits for a certain message counts as not full, since the one it waits for may be the next.
+    mailbox is free, ``drop`` loses it, ``exit`` ends the process with ``mailbox_full``. Signals pass any bound. A
+    process that waits for a certain message counts as not full, since the one it waits for may be the next.
     """
 
     __slots__ = ("dropped", "gate", "limit", "on_room", "selective", "when_full")

@@ -29,7 +29,7 @@ MAX_FRAMES: Final = 16
 
 
 def as_reason(reason: Any) -> Any:
-    """``"shutdown"`` as a reason means the atom: Erlang's reasons are atoms, and a plain ``str`` travels as a binary."""
+    """``"shutdown"`` as a reason means the atom: Erlang's reasons are atoms, a plain ``str`` would be a binary."""
     if type(reason) is str and len(reason) <= MAX_ATOM:
         return Atom(reason)
     return reason

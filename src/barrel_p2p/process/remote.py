@@ -1,7 +1,7 @@
 """What the process layer asks of the network: the node implements ``Remote``, the runtime calls it.
 
-Every method is a signal to a process of another node. None waits and none raises because the other node is away: when it
-turns out unreachable, the node tells the runtime by ``connection_lost``, which fires the links and monitors.
+Every method is a signal to a process of another node. None waits and none raises because the other node is away:
+when it turns out unreachable, the node tells the runtime by ``connection_lost``, which fires the links and monitors.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Remote(Protocol):
     ) -> Awaitable[Pid]:
         """Spawn an exported function on ``node``; the awaitable gives its pid or raises.
 
-        With ``monitor`` the node records it by ``Runtime.expect_down`` before it asks, with ``link`` it records the link by
-        ``Runtime.add_link`` once the reply confirms it.
+        With ``monitor`` the node records it by ``Runtime.expect_down`` before it asks, with ``link`` it records the
+        link by ``Runtime.add_link`` once the reply confirms it.
         """
         ...
 

@@ -296,10 +296,7 @@ class Runtime(Signals):
 
     def _new_process(self, max_mailbox: int | None, when_full: str, name: str | None) -> Process:
         key, pid = self._new_pid()
-        if max_mailbox is None:
-            process = Process(self, pid)
-        else:
-            process = BoundedProcess(self, pid, max_mailbox, when_full)
+        process = Process(self, pid) if max_mailbox is None else BoundedProcess(self, pid, max_mailbox, when_full)
         self.processes[key] = process
         if name is not None:
             try:
@@ -395,8 +392,8 @@ class Runtime(Signals):
 class Block:
     """Makes the task that enters it a process until it leaves.
 
-    An exit signal that ends this process cancels the block and comes out of it as ``Exit`` with the signal's reason. The
-    task is the user's own, so gates hold it at the await points of this library only.
+    An exit signal that ends this process cancels the block and comes out of it as ``Exit`` with the signal's reason.
+    The task is the user's own, so gates hold it at the await points of this library only.
     """
 
     __slots__ = ("_cancels", "_name", "_runtime", "_token", "process")
@@ -429,10 +426,9 @@ class Block:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         process = self.process
         task, exiting = process.task, process.status == EXITING
+        reason = NORMAL if error is None else reason_of(error)
         if exiting:
             reason = process.exit_reason
-        else:
-            reason = NORMAL if error is None else reason_of(error)
         self._runtime.finish(process, reason)
         if self._token is not None:
             current.reset(self._token)

@@ -255,7 +255,7 @@ async def start_server(
     options: dict[str, Any],
     *,
     name: Any,
-    timeout: float | None,  # noqa: ASYNC109
+    timeout: float | None,
     node: Any,
     link: bool,
     monitor: bool,
@@ -302,9 +302,7 @@ async def start_server(
         return pid, ref
     if ref is not None:
         demonitor(ref, flush=True)
-    raise StartError(
-        outcome.reason, f"{type(server).__name__} did not start: {outcome.reason!r}"
-    ) from outcome.error
+    raise StartError(outcome.reason, f"{type(server).__name__} did not start: {outcome.reason!r}") from outcome.error
 
 
 def _split_name(name: Any) -> tuple[str | None, ServerName | None]:

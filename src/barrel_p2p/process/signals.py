@@ -32,8 +32,8 @@ class Monitor:
     """One monitor, seen from this node: at least one of its ends is here.
 
     ``shown`` is what the DOWN message names: the pid, or ``(name, node)``; for a watcher on another node the pid or the
-    bare name. ``sink`` is who takes the reason: a process of ours, a future or function (of a call), or ``None`` when the watcher
-    is on another node.
+    bare name. ``sink`` is who takes the reason: a process of ours, a future or function (of a call), or ``None``
+    when the watcher is on another node.
     """
 
     __slots__ = ("ref", "shown", "sink", "target", "watcher")
@@ -206,9 +206,7 @@ class Signals:
 
     # --- monitors ---------------------------------------------------------------------------------------------------
 
-    def monitor(
-        self, watcher: Pid, sink: Sink, target: Pid | NameOnNode, ref: Reference
-    ) -> Monitor:
+    def monitor(self, watcher: Pid, sink: Sink, target: Pid | NameOnNode, ref: Reference) -> Monitor:
         """Watch a pid or a ``(name, node)``; the reason goes to ``sink``, exactly once."""
         node = target.node if isinstance(target, Pid) else target[1]
         if node == self.name:
@@ -257,9 +255,8 @@ class Signals:
         if monitor.target is not None:
             if monitor.target.monitored_by:
                 monitor.target.monitored_by.pop(monitor, None)
-        elif self._forget_watching(monitor) and self.remote is not None and not isinstance(monitor.shown, Atom):
-            if not _is_unborn(monitor):
-                _tell(self.remote.demonitor, monitor.watcher, monitor.shown, monitor.ref)
+        elif self._forget_watching(monitor) and self.remote is not None and not _is_unborn(monitor):
+            _tell(self.remote.demonitor, monitor.watcher, monitor.shown, monitor.ref)
 
     def monitor_in(self, watcher: Pid, target: Pid | Atom, ref: Reference) -> None:
         """MONITOR received, by pid or by registered name."""

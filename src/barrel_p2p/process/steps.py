@@ -1,11 +1,11 @@
 """How a process is run: ``Steps`` stands between the asyncio task and the user's coroutine.
 
-The task calls ``send`` for every step. Nearly always that is one attribute test and the user's own ``send``. Otherwise the
-process wants attention:
+The task calls ``send`` for every step. Nearly always that is one attribute test and the user's own ``send``.
+Otherwise the process wants attention:
 
 - suspended: a gate holds it, so the step waits for the gate first, whatever the coroutine itself waited for;
-- exiting: an exit signal fixed its reason. The task is cancelled, which also cancels what the coroutine waits for, and the
-  coroutine gets one ``CancelledError``. Its ``finally`` blocks and context managers run and may await, for
+- exiting: an exit signal fixed its reason. The task is cancelled, which also cancels what the coroutine waits for,
+  and the coroutine gets one ``CancelledError``. Its ``finally`` blocks and context managers run and may await, for
   ``exit_grace`` seconds. Whether the coroutine is still unwinding is seen by a weak reference to the exception that was
   thrown: code that unwinds keeps it alive, code that swallowed it does not. A coroutine that swallowed it, one past its
   grace and one that was killed get the error again at every await point, and after ``TRIES`` of them are abandoned.

@@ -1,8 +1,8 @@
-"""``Supervisor``: starts its children in order, restarts them by its strategy, ends them in reverse. After OTP's ``supervisor``.
+"""``Supervisor``: starts its children in order, restarts them by its strategy, ends them in reverse.
 
-The supervisor is a server of its own (``_SupervisorServer``); ``Supervisor`` is what users see and subclass. Its answers are
-OTP's terms, so that Erlang's ``supervisor:which_children`` and the like work on it. From Erlang no child can be added,
-since its start function could not be named there.
+It follows OTP's ``supervisor``. The process is a server of its own (``_SupervisorServer``); ``Supervisor`` is what
+users see and subclass. Its answers are OTP's terms, so that Erlang's ``supervisor:which_children`` works on it.
+From Erlang no child can be added, since its start function could not be named there.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Supervisor:
     ...         return [ChildSpec("stock", (Stock, (size,))), ChildSpec("till", Till)]
     >>> pid = await Shop.start_link(100, name="shop")
 
-    ``intensity`` restarts within ``period`` seconds are allowed (OTP's defaults, 1 in 5 s); one more, and the supervisor ends
-    its children and itself with reason ``shutdown``. Don't use a supervisor to retry work: it is for processes that
-    should always be there.
+    ``intensity`` restarts within ``period`` seconds are allowed (OTP's defaults, 1 in 5 s); one more, and the
+    supervisor ends its children and itself with reason ``shutdown``. Don't use a supervisor to retry work: it is for
+    processes that should always be there.
     """
 
     strategy: ClassVar[str] = "one_for_one"
@@ -55,7 +55,10 @@ class Supervisor:
     is_supervisor: ClassVar[bool] = True  # what a ChildSpec tells a supervisor by
 
     async def init(self, *args: Any) -> Iterable[ChildSpec] | Any:
-        """The children, in the order of their start; or ``IGNORE``. By default the list that ``start_link`` was given."""
+        """The children, in the order of their start; or ``IGNORE``.
+
+        By default the list that ``start_link`` was given.
+        """
         return args[0] if args else []
 
     @classmethod
@@ -72,12 +75,14 @@ class Supervisor:
         Args:
             args: for ``init``; the list of children when it is not overridden.
             name: as for ``GenServer.start``.
-            strategy: ``one_for_one`` (only the child that ended is restarted), ``one_for_all`` (all), ``rest_for_one`` (it and
+            strategy: ``one_for_one`` (only the child that ended is restarted), ``one_for_all`` (all),
+            ``rest_for_one`` (it and
                 those started after it).
             intensity, period: at most so many restarts in so many seconds.
 
         Raises:
-            StartError: a child did not start; reason ``(shutdown, (failed_to_start_child, id, reason))``. Those that had
+            StartError: a child did not start; reason ``(shutdown, (failed_to_start_child, id, reason))``. Those that
+            had
                 been started are ended again.
             ConfigError: an option or a child specification makes no sense.
         """
@@ -87,9 +92,7 @@ class Supervisor:
             cls.intensity if intensity is None else intensity,
             cls.period if period is None else period,
         )
-        pid, _ = await start_server(
-            server, args, {}, name=name, timeout=None, node=None, link=True, monitor=False
-        )
+        pid, _ = await start_server(server, args, {}, name=name, timeout=None, node=None, link=True, monitor=False)
         return pid
 
     # --- asking a supervisor, by pid or name ------------------------------------------------------------------------
@@ -363,7 +366,7 @@ class _SupervisorServer(GenServer):
                 break
 
 
-async def _down(ref: Any, timeout: float | None) -> Any:  # noqa: ASYNC109
+async def _down(ref: Any, timeout: float | None) -> Any:
     return await receive(
         match=lambda message: isinstance(message, tuple) and len(message) == 5 and message[:2] == (DOWN, ref),
         timeout=timeout,

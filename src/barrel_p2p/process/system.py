@@ -1,7 +1,7 @@
 """System messages: what Erlang's ``sys`` asks of a server, and the same questions asked from Python.
 
-A server answers ``get_state``, ``replace_state``, ``get_status``, ``suspend``, ``resume`` and ``terminate``; other requests
-of ``sys`` get the error that OTP gives for an unknown one.
+A server answers ``get_state``, ``replace_state``, ``get_status``, ``suspend``, ``resume`` and ``terminate``; other
+requests of ``sys`` get the error that OTP gives for an unknown one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAX_TEXT: Final = 10_000
 # --- asking -----------------------------------------------------------------------------------------------------------
 
 
-async def get_state(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> Any:  # noqa: ASYNC109
+async def get_state(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> Any:
     """The state of a server: by default of a Python one its public attributes as a dict."""
     return _ok(await gen_call(SYSTEM, to, Atom("get_state"), timeout, runtime_of(node)))
 
@@ -37,7 +37,7 @@ async def get_state(to: Any, timeout: float | None = 5.0, *, node: Any = None) -
 async def replace_state(
     to: Any,
     function: Callable[[Any], Any],
-    timeout: float | None = 5.0,  # noqa: ASYNC109
+    timeout: float | None = 5.0,
     *,
     node: Any = None,
 ) -> Any:
@@ -45,17 +45,17 @@ async def replace_state(
     return _ok(await gen_call(SYSTEM, to, (Atom("replace_state"), function), timeout, runtime_of(node)))
 
 
-async def get_status(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> Any:  # noqa: ASYNC109
+async def get_status(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> Any:
     """``{status, Pid, {module, Module}, [PDict, SysState, Parent, Debug, Misc]}``."""
     return await gen_call(SYSTEM, to, Atom("get_status"), timeout, runtime_of(node))
 
 
-async def suspend(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> None:  # noqa: ASYNC109
+async def suspend(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> None:
     """Let a server handle system messages only; all others wait."""
     await gen_call(SYSTEM, to, Atom("suspend"), timeout, runtime_of(node))
 
 
-async def resume(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> None:  # noqa: ASYNC109
+async def resume(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> None:
     """Let a suspended server go on."""
     await gen_call(SYSTEM, to, Atom("resume"), timeout, runtime_of(node))
 
@@ -107,7 +107,10 @@ def _replace(loop: ServerLoop, function: Any) -> Any:
 def _status(loop: ServerLoop) -> Any:
     state = Atom("suspended" if loop.suspended else "running")
     parent = loop.process.pid if loop.parent is None else loop.parent.pid
-    misc = [(Atom("data"), [("Status", state), ("Parent", parent)]), (Atom("data"), [("State", loop.server.get_state())])]
+    misc = [
+        (Atom("data"), [("Status", state), ("Parent", parent)]),
+        (Atom("data"), [("State", loop.server.get_state())]),
+    ]
     module = (Atom("module"), Atom(type(loop.server).__name__))
     return (Atom("status"), loop.process.pid, module, [[], state, parent, [], misc])
 

@@ -7,7 +7,6 @@ import random
 from typing import Any
 
 import pytest
-from harness.processes import check_empty, in_process, mailbox, new_runtime
 
 from barrel_p2p import (
     Atom,
@@ -30,6 +29,7 @@ from barrel_p2p import (
     via,
 )
 from barrel_p2p.process.current import current_process
+from harness.processes import check_empty, in_process, mailbox, new_runtime
 
 
 async def echo() -> None:

@@ -7,7 +7,6 @@ import logging
 from typing import Any
 
 import pytest
-from harness.processes import in_process, mailbox
 
 from barrel_p2p import (
     IGNORE,
@@ -40,6 +39,7 @@ from barrel_p2p import (
     whereis,
 )
 from barrel_p2p.process import system
+from harness.processes import in_process, mailbox
 
 
 class Server(GenServer):
@@ -144,7 +144,7 @@ def test_stop_values() -> None:
 
 def test_a_value_that_means_nothing_is_a_fault() -> None:
     async def test() -> None:
-        pid, ref = await Server.start_monitor()
+        pid, _ = await Server.start_monitor()
         cast(pid, lambda _: "some value")
         assert (await receive(timeout=1))[4] == (Atom("bad_return_value"), "some value")
 
@@ -153,7 +153,7 @@ def test_a_value_that_means_nothing_is_a_fault() -> None:
 
 def test_a_crash_ends_the_server_tells_the_caller_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
-        pid, ref = await Server.start_monitor(self_pid())
+        pid, _ = await Server.start_monitor(self_pid())
         with pytest.raises(CallError) as crash:
             await call(pid, raiser(ValueError("broken")))
         (_, name, text), _ = crash.value.reason

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from harness.processes import in_process, mailbox, new_runtime
 
 from barrel_p2p import (
     Atom,
@@ -30,6 +29,7 @@ from barrel_p2p import (
     unregister,
     whereis,
 )
+from harness.processes import in_process, mailbox, new_runtime
 
 
 def test_messages_of_a_sender_arrive_in_order_and_as_they_are() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from harness.processes import Network, check_empty, mailbox
 
 from barrel_p2p import (
     Atom,
@@ -30,6 +29,7 @@ from barrel_p2p import (
     unlink,
 )
 from barrel_p2p.process.process import Process
+from harness.processes import Network, check_empty, mailbox
 
 A, B = Atom("a@127.0.0.1"), Atom("b@127.0.0.1")
 

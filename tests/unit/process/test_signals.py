@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from harness.processes import check_empty, in_process, mailbox, new_runtime
 
 from barrel_p2p import (
     Atom,
-    CallError,
     Exit,
     Pid,
     Reference,
@@ -31,6 +30,7 @@ from barrel_p2p import (
     spawn_monitor,
     unlink,
 )
+from harness.processes import check_empty, in_process, mailbox, new_runtime
 
 PROCESS = Atom("process")
 
@@ -94,7 +94,7 @@ def test_a_call_error_that_nobody_catches_is_the_reason_gen_server_call_exits_wi
         async def caller() -> None:
             await call("nobody", "hello")
 
-        _, ref = spawn_monitor(caller)
+        spawn_monitor(caller)
         reason = (await receive(timeout=1))[4]
         assert reason == (Atom("noproc"), (Atom("gen_server"), Atom("call"), ["nobody", "hello", 5000]))
 
@@ -238,17 +238,13 @@ def test_a_process_that_swallows_its_exit_does_not_live_on(reason: str, told: st
 
         async def sleeping() -> None:
             while not dead:
-                try:
+                with suppress(BaseException):
                     await asyncio.sleep(10)
-                except BaseException:
-                    pass
 
         async def receiving() -> None:
             while not dead:
-                try:
+                with suppress(BaseException):
                     await receive()
-                except BaseException:
-                    pass
 
         for body in (sleeping, receiving):
             dead.clear()
@@ -407,21 +403,20 @@ def test_demonitor_flush_removes_a_down_that_is_there_already() -> None:
 def test_the_block_is_a_process_that_signals_can_end() -> None:
     async def main() -> None:
         runtime = new_runtime()
-        with pytest.raises(Exit) as ended:
-            with runtime.block() as process:
-                watcher_saw: list[Any] = []
+        with pytest.raises(Exit) as ended, runtime.block() as process:
+            watcher_saw: list[Any] = []
 
-                async def watcher(pid: Pid) -> None:
-                    monitor(pid)
-                    watcher_saw.append(await receive())
+            async def watcher(pid: Pid) -> None:
+                monitor(pid)
+                watcher_saw.append(await receive())
 
-                async def crash() -> None:
-                    exit("boom")
+            async def crash() -> None:
+                exit("boom")
 
-                spawn(watcher, process.pid)
-                await asyncio.sleep(0)
-                spawn_link(crash)
-                await asyncio.sleep(10)
+            spawn(watcher, process.pid)
+            await asyncio.sleep(0)
+            spawn_link(crash)
+            await asyncio.sleep(10)
         assert ended.value.reason == "boom"
         assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
         await asyncio.sleep(0.01)
@@ -429,9 +424,8 @@ def test_the_block_is_a_process_that_signals_can_end() -> None:
         await runtime.stop()
         check_empty(runtime)
 
-        with pytest.raises(KeyError):
-            with runtime.block():
-                raise KeyError("the user's own error stays as it is")
+        with pytest.raises(KeyError), runtime.block():
+            raise KeyError("the user's own error stays as it is")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 with runtime.block():

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from harness.processes import in_process
 
 from barrel_p2p import (
     Atom,
@@ -33,6 +32,7 @@ from barrel_p2p import (
     stop,
     whereis,
 )
+from harness.processes import in_process
 
 
 class Worker(GenServer):
@@ -187,6 +187,8 @@ def test_a_restart_that_fails_is_tried_again() -> None:
     class Flaky(GenServer):
         async def init(self, *args: Any) -> None:
             tries.append(1)
+            if len(tries) == 5:
+                send(args[0], "up again")
             if 2 <= len(tries) <= 4:
                 exit("not yet")
 
@@ -194,10 +196,9 @@ def test_a_restart_that_fails_is_tried_again() -> None:
             exit(reason)
 
     async def test() -> None:
-        supervisor = await Supervisor.start_link([ChildSpec("f", Flaky, name="f")], intensity=10)
+        supervisor = await Supervisor.start_link([ChildSpec("f", (Flaky, (self_pid(),)), name="f")], intensity=10)
         cast("f", "fault")
-        while len(tries) < 5:
-            await asyncio.sleep(0)
+        assert await receive(timeout=2) == "up again"
         assert is_alive((await pids(supervisor))["f"])
 
     in_process(test)
@@ -211,7 +212,10 @@ def test_shutdown_of_the_stubborn() -> None:
                 await receive()
 
         supervisor = await Supervisor.start_link(
-            [ChildSpec("late", (deaf, ("late",)), shutdown=0.02), ChildSpec("now", (deaf, ("now",)), shutdown="brutal_kill")]
+            [
+                ChildSpec("late", (deaf, ("late",)), shutdown=0.02),
+                ChildSpec("now", (deaf, ("now",)), shutdown="brutal_kill"),
+            ]
         )
         await asyncio.sleep(0)
         refs = {monitor(pid): label for label, pid in (await pids(supervisor)).items()}
@@ -291,12 +295,12 @@ def test_the_parent_of_a_supervisor_takes_it_along() -> None:
             await receive()
             exit("gone")
 
-        pid, ref = spawn_monitor(parent)
+        pid, _ = spawn_monitor(parent)
         assert await events(1) == [("started", "a")]
         send(pid, "end")
         assert {message[0] for message in await events(2)} == {"ended", "DOWN"}
-        while processes() != [self_pid()]:
-            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        assert processes() == [self_pid()]
 
     in_process(test)
 
