@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import functools
 import json
+import random
 import signal
 import sys
 import time
@@ -120,13 +121,13 @@ class Site:
         self.recorders.append(recorder)
         self.accepted.put_nowait(recorder)
 
-    async def listen(self, port: int = 0) -> Site:
-        self.address = await self.transport.listen("127.0.0.1", port)
+    async def listen(self, port: int = 0, host: str = "127.0.0.1") -> Site:
+        self.address = await self.transport.listen(host, port)
         return self
 
     async def dial(self, to: Site | int) -> Recorder:
-        port = to if isinstance(to, int) else to.address[1]
-        return Recorder(await self.transport.dial("127.0.0.1", port, timeout=5.0))
+        host, port = ("127.0.0.1", to) if isinstance(to, int) else to.address
+        return Recorder(await self.transport.dial(host, port, timeout=5.0))
 
 
 @contextlib.asynccontextmanager
@@ -147,6 +148,39 @@ async def pair(**options: Any) -> AsyncIterator[tuple[Recorder, Recorder]]:
         dialer = await left.dial(right)
         async with asyncio.timeout(5):
             yield dialer, await right.accepted.get()
+
+
+class LossyPath(asyncio.DatagramProtocol):
+    """Stands between a dialer and an acceptor; drops, doubles and reorders datagrams."""
+
+    def __init__(self, target: tuple[str, int], rng: random.Random) -> None:
+        self._target = target
+        self._rng = rng
+        self._dialer: tuple[str, int] | None = None
+        self._late: list[tuple[bytes, tuple[str, int]]] = []
+        self.dropped = 0
+
+    async def open(self) -> int:
+        loop = asyncio.get_running_loop()
+        self.transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+        port: int = self.transport.get_extra_info("sockname")[1]
+        return port
+
+    def datagram_received(self, data: bytes, sender: tuple[str, int]) -> None:
+        if sender != self._target:
+            self._dialer = sender
+        assert self._dialer is not None
+        to = self._dialer if sender == self._target else self._target
+        chance = self._rng.random()
+        if chance < 0.03:
+            self.dropped += 1
+        elif chance < 0.06:
+            self._late.append((data, to))
+        else:
+            for _ in range(2 if chance < 0.08 else 1):
+                self.transport.sendto(data, to)
+            while self._late:
+                self.transport.sendto(*self._late.pop())
 
 
 class Child:

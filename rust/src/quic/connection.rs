@@ -42,6 +42,8 @@ pub struct Connection {
     pub drained: bool,
     /// A step of it panicked; quinn's state must not be touched again.
     pub broken: bool,
+    /// When the TLS handshake must be done; the dialer has a timeout of its own.
+    pub handshake_deadline: Option<Instant>,
     /// When quinn wants to be called.
     pub timer: Option<Instant>,
     pub suspicion: Option<Suspicion>,
@@ -109,6 +111,7 @@ impl Connection {
             ready: false,
             drained: false,
             broken: false,
+            handshake_deadline: None,
             timer: None,
             suspicion: None,
             events: VecDeque::new(),
@@ -256,6 +259,7 @@ impl Connection {
 
     fn connected(&mut self) {
         self.phase = Phase::Unauthenticated;
+        self.handshake_deadline = None;
         self.unflushed = true;
         let certificate = self.quic.crypto_session().peer_identity();
         let certificate = certificate
@@ -312,6 +316,7 @@ impl Connection {
 
     fn end(&mut self, reason: CloseReason) {
         self.phase = Phase::Closed;
+        self.handshake_deadline = None;
         self.channel.close();
         self.outgoing.clear();
         self.dist_rest = None;

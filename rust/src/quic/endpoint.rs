@@ -4,7 +4,7 @@ use super::channel::Channel;
 use super::connection::{Budget, Connection, Phase};
 use super::options::Options;
 use super::socket::{Arena, Socket, ARENA, MAX_SEND};
-use super::{tls, Event, Link};
+use super::{tls, CloseReason, Event, Link};
 use crate::frame::Limits;
 use bytes::BytesMut;
 use quinn_proto::{
@@ -264,7 +264,7 @@ impl Core {
     pub fn timer(&self) -> Option<Instant> {
         let timers = self.connections.values().flat_map(|c| {
             let probe = c.suspicion.as_ref().map(|s| s.next_probe);
-            c.timer.into_iter().chain(probe)
+            c.timer.into_iter().chain(probe).chain(c.handshake_deadline)
         });
         timers.min()
     }
@@ -313,7 +313,7 @@ impl Core {
     /// Closes all connections with a close frame, sends those, and closes all sockets.
     pub fn close(&mut self, now: Instant, code: u64, text: &str) {
         for connection in self.connections.values_mut() {
-            connection.close(now, code, text, super::CloseReason::new("local", text));
+            connection.close(now, code, text, CloseReason::new("local", text));
         }
         self.flush(now, Vec::new());
         self.connections.clear();
@@ -513,7 +513,9 @@ impl Core {
                 let local = SocketAddr::new(ip, endpoint.address.port());
                 let link = self.add_connection(fd, handle, quic, peer, local, same_host);
                 let id = link.channel.id;
+                let limit = Duration::from_millis(self.options.handshake_timeout_ms);
                 if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.handshake_deadline = Some(now + limit);
                     connection.push(Event::Accepted { link });
                 }
                 Some(id)
@@ -541,6 +543,16 @@ impl Core {
         for (id, connection) in &mut self.connections {
             if connection.suspicion.is_some() {
                 guarded(connection, |c| c.check_suspicion(now, unreachable));
+                due.push(*id);
+            }
+            if connection
+                .handshake_deadline
+                .is_some_and(|limit| limit <= now)
+            {
+                guarded(connection, |c| {
+                    let text = "no TLS handshake within handshake_timeout_ms";
+                    c.close(now, 0, text, CloseReason::new("timeout", text));
+                });
                 due.push(*id);
             }
             if connection.timer.is_some_and(|timer| timer <= now) {

@@ -61,6 +61,8 @@ options! {
     send_high_water = 1 << 20;
     /// `queued` at which a congested connection is writable again.
     send_low_water = 256 << 10;
+    /// A peer that dialed us has to finish the TLS handshake in this time. Upstream's auth_handshake_timeout.
+    handshake_timeout_ms = 10_000;
     /// Streams a peer may have open. Erlang opens 17 at once, and user streams come on top.
     max_bidi_streams = 256;
     /// One is used, for authentication.

@@ -72,7 +72,7 @@ class Connection:
     """One QUIC connection to a peer, made by ``QuicTransport``.
 
     Attributes:
-        handler: What it reports to; set it before the next await point, or events are lost.
+        handler: What it reports to; what happened before it was set is reported then.
         closed: True once nothing can be sent or received any more.
         certificate_der: The peer's certificate if we dialed; its hash is the channel binding.
         setup_seconds: How long the dial took.
@@ -93,7 +93,7 @@ class Connection:
         self._native = native
         self._transport = transport
         self._handler: Handler | None = None
-        self._early: list[tuple[int, bytes, bool]] = []
+        self._early: list[Callable[[Handler], None]] = []
         self.closed = False
         self.certificate_der: bytes | None = None
         self.setup_seconds = 0.0
@@ -114,6 +114,8 @@ class Connection:
     @handler.setter
     def handler(self, handler: Handler) -> None:
         self._handler = handler
+        if self._early:
+            self._transport.loop.call_soon(self._replay)
 
     @property
     def is_dialer(self) -> bool:
@@ -206,8 +208,8 @@ class Connection:
     # --- called by the transport ----------------------------------------------------------------------------
 
     def _stream_data(self, stream: int, data: bytes, fin: bool) -> None:
-        if self._handler is not None and not self.closed:
-            self._handler.stream_data(stream, data, fin)
+        if not self.closed:
+            self._tell(lambda handler: handler.stream_data(stream, data, fin))
 
     def _messages(self, batch: Batch) -> None:
         if self._handler is not None and not self.closed:
@@ -218,11 +220,22 @@ class Connection:
             self._handler.writable()
 
     def _closed(self, reason: CloseReason) -> None:
-        if self.closed:
-            return
-        self.closed = True
-        if self._handler is not None:
-            self._handler.closed(reason)
+        if not self.closed:
+            self.closed = True
+            self._tell(lambda handler: handler.closed(reason))
+
+    def _tell(self, report: Callable[[Handler], None]) -> None:
+        """Report now, or once there is a handler. An unauthenticated peer can't make us keep much."""
+        if self._handler is None or self._early:
+            self._early.append(report)
+        else:
+            report(self._handler)
+
+    def _replay(self) -> None:
+        early, self._early = self._early, []
+        for report in early:
+            assert self._handler is not None
+            self._transport.guard(self, report, self._handler)
 
 
 class QuicTransport:
@@ -316,7 +329,7 @@ class QuicTransport:
         timeout: float,  # noqa: ASYNC109 - the error names the address
         server_name: str | None = None,
     ) -> Connection:
-        """Connect to a peer; the handler of the result has to be set before the next await point.
+        """Connect to a peer; the handler of the result has to be set before ``start_dist``.
 
         Args:
             host: An IP address.
@@ -402,10 +415,12 @@ class QuicTransport:
 
     def _handle(self, events: list[Event]) -> None:
         self._flush_follows = True
-        for event in events:
-            self._dispatch[event[0]](*event[1:])
-        self._flush_follows = False
-        self._flush()
+        try:
+            for event in events:
+                self._dispatch[event[0]](*event[1:])
+        finally:
+            self._flush_follows = False
+            self._flush()
 
     def _wake(self) -> None:
         """Called by the extension when the first thing is queued: flush once in this turn of the loop."""
@@ -436,19 +451,19 @@ class QuicTransport:
             if self._on_accept is None:
                 connection.close(0, "not accepting")
             else:
-                self._guard(connection, self._on_accept, connection)
+                self.guard(connection, self._on_accept, connection)
 
     def _stream(self, id: int, stream: int, data: bytes, fin: bool) -> None:
         connection = self._connections[id]
-        self._guard(connection, connection._stream_data, stream, data, fin)
+        self.guard(connection, connection._stream_data, stream, data, fin)
 
     def _messages(self, id: int, batch: Batch) -> None:
         connection = self._connections[id]
-        self._guard(connection, connection._messages, batch)
+        self.guard(connection, connection._messages, batch)
 
     def _writable(self, id: int) -> None:
         connection = self._connections[id]
-        self._guard(connection, connection._writable)
+        self.guard(connection, connection._writable)
 
     def _closed(self, id: int, kind: CloseKind, code: int, text: str) -> None:
         connection = self._connections.pop(id)
@@ -457,7 +472,7 @@ class QuicTransport:
         if dialed is not None and not dialed.done():
             host, port = connection.peer_address
             dialed.set_exception(NotConnected(f"{host}:{port}: {text or kind}"))
-        self._guard(connection, connection._closed, CloseReason(kind, code, text))
+        self.guard(connection, connection._closed, CloseReason(kind, code, text))
 
     def _detached(self, fd: int) -> None:
         assert self._endpoint is not None
@@ -465,7 +480,7 @@ class QuicTransport:
         self.loop.remove_reader(fd)
         self._endpoint.release(fd)
 
-    def _guard(self, connection: Connection, callback: Callable[..., None], *args: Any) -> None:
+    def guard(self, connection: Connection, callback: Callable[..., None], *args: Any) -> None:
         """A bug in a handler costs its connection, not the transport."""
         try:
             callback(*args)

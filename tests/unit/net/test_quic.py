@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from barrel_p2p.errors import ConfigError, EncodeError, NotConnected
 from barrel_p2p.net.quic import NO_MESSAGE, CloseReason
 from barrel_p2p.term.types import Atom
-from quic_peers import CONTROL, Recorder, Site, identity, pair, sites
+from quic_peers import CONTROL, LossyPath, Recorder, Site, identity, pair, sites
 
 
 def test_the_dialer_gets_the_certificate_and_both_know_the_addresses() -> None:
@@ -74,6 +75,48 @@ def test_a_message_of_16_mib() -> None:
             acceptor.start()
             await acceptor.until(lambda: acceptor.received)
             assert acceptor.received[0][1] == payload
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_path_that_drops_doubles_and_reorders(seed: int) -> None:
+    async def scenario() -> None:
+        async with sites() as (left, right):
+            path = LossyPath(right.address, random.Random(seed))
+            dialer = (await left.dial(await path.open())).start()
+            acceptor = (await right.accepted.get()).start()
+            for n in range(300):
+                dialer.connection.send(CONTROL, (n, b"x" * (n * 37 % 30_000)))
+                acceptor.connection.send(CONTROL, n)
+                await asyncio.sleep(0)
+            await acceptor.until(lambda: len(acceptor.received) == 300, 30)
+            await dialer.until(lambda: len(dialer.received) == 300, 30)
+            assert [message[0] for _, message in acceptor.received] == list(range(300))
+            assert all(message[1] == b"x" * (message[0] * 37 % 30_000) for _, message in acceptor.received)
+            assert [message for _, message in dialer.received] == list(range(300))
+            assert path.dropped > 0
+            path.transport.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("listen", "dial"), [("::1", "::1"), ("::", "::1"), ("::", "127.0.0.1"), ("0.0.0.0", "")]
+)
+def test_other_addresses(listen: str, dial: str) -> None:
+    async def scenario() -> None:
+        right = await Site().listen(host=listen)
+        left = Site()
+        connection = await left.transport.dial(dial or "127.0.0.1", right.address[1], timeout=2)
+        dialer = Recorder(connection).start()
+        acceptor = (await right.accepted.get()).start()
+        dialer.connection.send(CONTROL, 1)
+        acceptor.connection.send(CONTROL, 2)
+        await acceptor.until(lambda: acceptor.received)
+        await dialer.until(lambda: dialer.received)
+        await right.transport.close()
+        await left.transport.close()
 
     asyncio.run(scenario())
 

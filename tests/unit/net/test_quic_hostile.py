@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from aioquic.asyncio import QuicConnectionProtocol, connect, serve
 from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection as AioquicConnection
 from aioquic.quic.events import QuicEvent, StreamReset
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from barrel_p2p.errors import NotConnected
 from quic_peers import CONTROL, Site, identity, pair, sites
+
+CLIENT = QuicConfiguration(alpn_protocols=["erlang-dist"], verify_mode=0)
 
 
 def frame(payload: bytes) -> bytes:
@@ -123,6 +127,33 @@ def test_strangers_are_counted() -> None:
     asyncio.run(scenario())
 
 
+def test_a_dialer_that_stalls_its_handshake_is_dropped() -> None:
+    async def scenario() -> None:
+        site = await Site(handshake_timeout_ms=300, max_unauthenticated=2).listen()
+        stalled = AioquicConnection(configuration=CLIENT)
+        stalled.connect(site.address, now=0.0)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first_packet_only:
+            for datagram, address in stalled.datagrams_to_send(now=0.0):
+                first_packet_only.sendto(datagram, address)
+            await site.dial(site)  # takes the other place of a stranger
+            await refused_then_admitted(site)
+        await site.transport.close()
+
+    async def refused_then_admitted(site: Site) -> None:
+        refusals = 0
+        async with asyncio.timeout(5):
+            while True:
+                try:
+                    await site.dial(site)
+                    break
+                except NotConnected as refused:
+                    assert "too many" in str(refused)
+                    refusals += 1
+        assert refusals
+
+    asyncio.run(scenario())
+
+
 def test_another_alpn_is_refused_by_the_acceptor() -> None:
     async def scenario() -> None:
         site = await Site().listen()
@@ -181,8 +212,7 @@ def test_user_streams_are_reset_with_erlangs_code() -> None:
 
     async def scenario() -> None:
         site = await Site().listen()
-        configuration = QuicConfiguration(alpn_protocols=["erlang-dist"], verify_mode=0)
-        async with connect(*site.address, configuration=configuration, create_protocol=Peer) as peer:
+        async with connect(*site.address, configuration=CLIENT, create_protocol=Peer) as peer:
             assert isinstance(peer, Peer)
             acceptor = await site.accepted.get()
             peer._quic.send_stream_data(68, b"\x04echohello")
