@@ -241,9 +241,7 @@ async def run_child(options: dict[str, Any]) -> None:
     site.transport._on_accept = accept
     await site.listen(port)
     reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
 
     def say(value: Any) -> None:
         print(json.dumps(value), flush=True)

@@ -3,6 +3,22 @@
 from collections.abc import Callable
 from typing import Any, Final, final
 
+__all__ = [
+    "ACCEPTED",
+    "CLOSED",
+    "CONNECTED",
+    "DETACHED",
+    "MESSAGES",
+    "NO_MESSAGE",
+    "QUIC_OPTIONS",
+    "STREAM",
+    "WRITABLE",
+    "Codec",
+    "NoMessage",
+    "QuicConnection",
+    "QuicEndpoint",
+]
+
 @final
 class Codec:
     def __new__(

@@ -519,9 +519,7 @@ def _cannot_bind(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"{where} is in use, perhaps by another node; choose another listen_port, or 0 for a free one"
     if error.errno == errno.EACCES:
-        return (
-            f"{where} may not be bound by this user; ports below 1024 need a privilege, choose a higher one"
-        )
+        return f"{where} may not be bound by this user; ports below 1024 need a privilege, choose a higher one"
     if error.errno == errno.EADDRNOTAVAIL:
         return f"{where} can't be bound: {host} is no address of this host; choose one that is, or 0.0.0.0"
     return f"{where} can't be bound: {os.strerror(error.errno) if error.errno else error}"

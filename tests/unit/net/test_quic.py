@@ -101,9 +101,7 @@ def test_a_path_that_drops_doubles_and_reorders(seed: int) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize(
-    ("listen", "dial"), [("::1", "::1"), ("::", "::1"), ("::", "127.0.0.1"), ("0.0.0.0", "")]
-)
+@pytest.mark.parametrize(("listen", "dial"), [("::1", "::1"), ("::", "::1"), ("::", "127.0.0.1"), ("0.0.0.0", "")])
 def test_other_addresses(listen: str, dial: str) -> None:
     async def scenario() -> None:
         right = await Site().listen(host=listen)
@@ -172,13 +170,13 @@ def test_what_was_sent_before_a_close_by_the_peer_is_delivered_first() -> None:
             dialer.start()
             acceptor.start()
             acceptor.connection.pause()
-            for n in range(5000):
+            for n in range(2000):
                 dialer.connection.send(CONTROL, n)
-            await dialer.connection.probe(1.0)
+            await dialer.connection.probe(1.0)  # all is there: it is less than what may be in flight
             assert not acceptor.received
             dialer.connection.close(0, "bye")
             await acceptor.end()
-            assert [message for _, message in acceptor.received] == list(range(5000))
+            assert [message for _, message in acceptor.received] == list(range(2000))
 
     asyncio.run(scenario())
 

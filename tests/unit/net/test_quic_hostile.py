@@ -92,9 +92,7 @@ def test_fragments_of_a_large_message_interleaved_with_another() -> None:
             control = bytes([104, 1, 97, 5])
             term = b"m" + struct.pack(">I", 100_000) + b"x" * 100_000
             dialer.write_raw(4, fragment(69, 9, 3, control + term[:40_000]) + fragment(69, 8, 2, control))
-            dialer.connection.write(
-                4, fragment(70, 9, 2, term[40_000:80_000]) + fragment(70, 8, 1, b"\x61\x07")
-            )
+            dialer.connection.write(4, fragment(70, 9, 2, term[40_000:80_000]) + fragment(70, 8, 1, b"\x61\x07"))
             dialer.connection.write(4, fragment(70, 9, 1, term[80_000:]))
             await acceptor.until(lambda: len(acceptor.received) == 2)
             assert acceptor.received == [((5,), 7), ((5,), b"x" * 100_000)]
@@ -236,9 +234,7 @@ def test_datagrams_of_garbage_disturb_nobody() -> None:
             dialer = (await left.dial(right)).start()
             acceptor = (await right.accepted.get()).start()
             loop = asyncio.get_running_loop()
-            noise, _ = await loop.create_datagram_endpoint(
-                asyncio.DatagramProtocol, remote_addr=right.address
-            )
+            noise, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, remote_addr=right.address)
             for n in range(300):
                 noise.sendto(TEXT[n : 2 * n + 1])
                 noise.sendto(bytes([0xC0 | n & 0x3F, 0, 0, 0, 1, 8]) + bytes(n * 4))
