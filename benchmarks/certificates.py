@@ -16,15 +16,9 @@ def write_certificates(authority: Path, certificate: Path, key: Path) -> None:
     ca_key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     ca_name, leaf_name = _name("bench authority"), _name("bench node")
     constraints = x509.BasicConstraints(ca=True, path_length=None)
-    ca = (
-        _builder(ca_name, ca_name, ca_key)
-        .add_extension(constraints, critical=True)
-        .sign(ca_key, hashes.SHA256())
-    )
+    ca = _builder(ca_name, ca_name, ca_key).add_extension(constraints, critical=True).sign(ca_key, hashes.SHA256())
     names = [x509.DNSName("127.0.0.1"), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]
-    leaf = _builder(leaf_name, ca_name, leaf_key).add_extension(
-        x509.SubjectAlternativeName(names), critical=False
-    )
+    leaf = _builder(leaf_name, ca_name, leaf_key).add_extension(x509.SubjectAlternativeName(names), critical=False)
     authority.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
     certificate.write_bytes(leaf.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     key.touch(0o600)
@@ -39,9 +33,7 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common)])
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()

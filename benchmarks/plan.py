@@ -60,9 +60,7 @@ WORKS: Final[dict[str, tuple[Row, ...]]] = {
     ),
     "call_1": (Row("call_1", "calls/s", True, "gen_server calls, one caller"),),
     "call_50": (Row("call_50", "calls/s", True, "gen_server calls, 50 callers of one server"),),
-    "message_1mib": (
-        Row("message_1mib_mb_s", "MB/s", True, "1 MiB binaries one way, 1 MB = 1,000,000 bytes"),
-    ),
+    "message_1mib": (Row("message_1mib_mb_s", "MB/s", True, "1 MiB binaries one way, 1 MB = 1,000,000 bytes"),),
     "setup": (Row("setup_p50_ms", "ms", False, "authenticated connection from nothing to usable, median"),),
     "local_flood": (Row("local_flood", "msg/s", True, "one-way between two processes of one node"),),
     "local_pingpong": (Row("local_pingpong", "round trips/s", True, "between two processes of one node"),),

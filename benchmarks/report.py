@@ -82,9 +82,7 @@ def table(results: Results) -> str:
 
 def beside_published(results: Results, path: Path) -> str:
     """Our ratio to each rival now and in the committed results: ratios travel between machines."""
-    published = {
-        (row["work"], row["system"]): float(row["median"]) for row in json.loads(path.read_text())["rows"]
-    }
+    published = {(row["work"], row["system"]): float(row["median"]) for row in json.loads(path.read_text())["rows"]}
     now = {key: statistics.median(values) for key, values in results.samples.items()}
     lines = [f"\nour ratio to each rival, now and in {path.name} (above 1: we are better)"]
     for row in rows():
@@ -126,9 +124,7 @@ def commit() -> str:
 
 
 def _git(where: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", *arguments], cwd=where, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    return subprocess.run(["git", *arguments], cwd=where, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _cpu_model() -> str:

@@ -55,18 +55,12 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Measures our nodes beside stock Erlang nodes and bare asyncio."
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a tenth of the work and two runs: does everything run?"
-    )
+    parser = argparse.ArgumentParser(description="Measures our nodes beside stock Erlang nodes and bare asyncio.")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work and two runs: does everything run?")
     parser.add_argument("--only", default="*", help="rows or works by comma, with wildcards: call_*,pingpong")
     parser.add_argument("--systems", default="*", help="systems by comma, with wildcards: ours_*,otp_tls")
     parser.add_argument("--runs", type=int, help="samples of each row (default 5, with --quick 2)")
-    parser.add_argument(
-        "--json", type=Path, help="default results/latest.json, with --quick results/local/quick.json"
-    )
+    parser.add_argument("--json", type=Path, help="default results/latest.json, with --quick results/local/quick.json")
     options = parser.parse_args()
     options.runs = options.runs or (2 if options.quick else 5)
     options.json = options.json or (PUBLISHED.parent / "local" / "quick.json" if options.quick else PUBLISHED)
@@ -89,9 +83,7 @@ def _installed(works: list[str], wanted: str, results: Results) -> list[System]:
     return found
 
 
-def _round(
-    number: int, of: int, works: list[str], systems: list[System], sizes: Sizes, results: Results
-) -> None:
+def _round(number: int, of: int, works: list[str], systems: list[System], sizes: Sizes, results: Results) -> None:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="barrel-bench-") as folder:
         sessions: list[tuple[System, Session]] = []

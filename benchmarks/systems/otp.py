@@ -49,9 +49,7 @@ class Otp:
             options = _tls_options(directory) if self._tls else []
             names = [f"bench_{self.name}_{side}@127.0.0.1" for side in "ab"]
             for name, peer in (names, names[::-1]):
-                child = Child(
-                    name, _command(name, peer, directory, options), env={"ERL_EPMD_PORT": str(port)}
-                )
+                child = Child(name, _command(name, peer, directory, options), env={"ERL_EPMD_PORT": str(port)})
                 started.append(child)
                 child.wait_ready()
             return Pair(started[1], started[2], (epmd,))
