@@ -124,9 +124,10 @@ class Node:
             self.keys = NodeKeys(identity, self._trust)
             own_certificate = certificate.load_or_create(self._data_dir.quic)
             self._codec = Codec(none_atom=options.none_atom, max_bytes=options.max_message)
+            exact_codec = Codec(none_atom=options.none_atom, max_bytes=options.max_message, exact_empty_str=True)
             creation = 4 + secrets.randbelow((1 << 32) - 4)
             self._runtime = runtime = Runtime(self.name, creation)
-            self._routes = Routes(self.name, options, self._codec, self, self._dial)
+            self._routes = Routes(self.name, options, exact_codec, self, self._dial)
             self.spawner = Spawner(runtime, self._codec, self.exports, self._routes.route)
             self._dispatch = Dispatch(runtime, self.spawner)
             runtime.remote = RemoteSignals(self._routes.route, runtime.pid, self.spawner)
@@ -157,7 +158,7 @@ class Node:
             )
             self._transport = QuicTransport(
                 self._codec,
-                exact_codec=Codec(none_atom=options.none_atom, max_bytes=options.max_message, exact_empty_str=True),
+                exact_codec=exact_codec,
                 certificate=own_certificate.certificate_der,
                 private_key=own_certificate.private_key_der,
                 reset_key=hmac.digest(identity.seed, b"barrel_p2p stateless reset", hashlib.sha512),
