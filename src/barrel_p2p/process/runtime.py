@@ -340,6 +340,9 @@ class Runtime(Signals):
             process.took()
         if process.mailbox:
             process.mailbox.clear()
+        process.reductions = 0  # tasks that outlive the process get nothing from receive() but a CancelledError
+        if process.waiter is not None:
+            process.waiter.cancel()
         if process.links or process.monitored_by or process.monitors:
             self._fire_all(process, reason)
 

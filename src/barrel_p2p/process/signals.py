@@ -131,7 +131,7 @@ class Signals:
 
     def link(self, process: Process, pid: Pid) -> None:
         """Link a process of this node with any other."""
-        if pid == process.pid or (process.links is not None and pid in process.links):
+        if pid == process.pid or process.status == DEAD or (process.links is not None and pid in process.links):
             return
         if pid.node != self.name:
             if self.remote is None:

@@ -23,7 +23,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..errors import Exit
-from .process import DEAD, EXITING
+from .process import DEAD, EXITING, RUNNING
 from .reasons import KILLED, NORMAL, reason_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ class Steps:
         try:
             return self.step(None)
         except StopIteration:
-            self.process.runtime.finish(self.process, NORMAL)
+            process = self.process
+            if process.status == RUNNING:
+                process.runtime.finish(process, NORMAL)
+            else:  # a signal reached it in this very step
+                self._finish(process.exit_reason)
             raise
         except BaseException as error:
             self._ended(error)

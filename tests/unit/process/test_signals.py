@@ -348,6 +348,47 @@ def test_link_to_the_dead_and_unlink() -> None:
     in_process(test)
 
 
+def test_a_signal_counts_even_if_the_process_returns_in_the_same_step() -> None:
+    async def test() -> None:
+        async def done() -> None:
+            pass
+
+        dead, _ = spawn_monitor(done)
+        await receive()
+
+        async def linker() -> None:
+            link(dead)
+
+        pid, ref = spawn_monitor(linker)
+        assert await receive(timeout=1) == down(ref, pid, "noproc")
+
+    in_process(test)
+
+
+def test_tasks_that_outlive_their_process_receive_nothing() -> None:
+    async def test() -> None:
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def body() -> None:
+            async def later() -> None:
+                await go.wait()
+                await receive()
+
+            tasks.append(asyncio.create_task(receive()))
+            tasks.append(asyncio.create_task(later()))
+            await asyncio.sleep(0)
+
+        go = asyncio.Event()
+        _, ref = spawn_monitor(body)
+        assert (await receive(timeout=1))[1] == ref
+        go.set()
+        for task in tasks:
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, 1)
+
+    in_process(test)
+
+
 def test_monitors() -> None:
     async def test() -> None:
         pid, ref = spawn_monitor(idle, name="idle")
