@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,9 @@ from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.maps import exact_key
 from barrel_p2p.term.reference import ReferenceCodec
 from harness.terms import terms
+
+# the strategy is recursive, and hypothesis wonders at the length of its repr
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
 CASES = settings(max_examples=400, deadline=None)
 

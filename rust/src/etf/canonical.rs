@@ -5,7 +5,10 @@ use super::{tag, write, Builder, Fail, Fault, Limits, RawReference, Reader};
 
 /// One byte form of the term that `data` is the encoding of (without the byte 131).
 pub fn canonical(data: &[u8], limits: Limits) -> Result<Vec<u8>, Fail> {
-    let limits = Limits { bytes: data.len(), ..limits };
+    let limits = Limits {
+        bytes: data.len(),
+        ..limits
+    };
     Reader::new(data, 0, limits).term(&mut Canonical)
 }
 
@@ -63,11 +66,20 @@ impl Builder for Canonical {
         out.push(bits);
         Ok(out)
     }
-    fn pid(&mut self, node: Vec<u8>, id: u32, serial: u32, creation: u32, _: &[u8]) -> Result<Vec<u8>, Fail> {
+    fn pid(
+        &mut self,
+        node: Vec<u8>,
+        id: u32,
+        serial: u32,
+        creation: u32,
+        _: &[u8],
+    ) -> Result<Vec<u8>, Fail> {
         written(|out| {
             out.push(tag::NEW_PID);
             out.extend(node);
-            [id, serial, creation].iter().for_each(|word| out.extend(word.to_be_bytes()));
+            [id, serial, creation]
+                .iter()
+                .for_each(|word| out.extend(word.to_be_bytes()));
         })
     }
     fn port(&mut self, node: Vec<u8>, id: u64, creation: u32) -> Result<Vec<u8>, Fail> {
@@ -100,7 +112,10 @@ impl Builder for Canonical {
     }
 
     fn tuple_begin(&mut self, _: usize) -> Result<Items, Fail> {
-        Ok(Items { bytes: Vec::new(), count: 0 })
+        Ok(Items {
+            bytes: Vec::new(),
+            count: 0,
+        })
     }
     fn tuple_put(&mut self, items: &mut Items, value: Vec<u8>) {
         items.bytes.extend(value);
@@ -144,7 +159,12 @@ impl Builder for Canonical {
     fn map_begin(&mut self, _: usize) -> Result<Self::Pairs, Fail> {
         Ok(Vec::new())
     }
-    fn map_put(&mut self, pairs: &mut Self::Pairs, key: Vec<u8>, value: Vec<u8>) -> Result<(), Fail> {
+    fn map_put(
+        &mut self,
+        pairs: &mut Self::Pairs,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    ) -> Result<(), Fail> {
         pairs.push((key, value));
         Ok(())
     }

@@ -29,10 +29,26 @@ pub trait Builder: Sized {
     fn known_pid(&mut self, _raw: &[u8]) -> Option<Self::Value> {
         None
     }
-    fn pid(&mut self, node: Self::Value, id: u32, serial: u32, creation: u32, raw: &[u8]) -> Result<Self::Value, Fail>;
+    fn pid(
+        &mut self,
+        node: Self::Value,
+        id: u32,
+        serial: u32,
+        creation: u32,
+        raw: &[u8],
+    ) -> Result<Self::Value, Fail>;
     fn port(&mut self, node: Self::Value, id: u64, creation: u32) -> Result<Self::Value, Fail>;
-    fn reference(&mut self, node: Self::Value, parts: RawReference<'_>) -> Result<Self::Value, Fail>;
-    fn export(&mut self, module: Self::Value, function: Self::Value, arity: u32) -> Result<Self::Value, Fail>;
+    fn reference(
+        &mut self,
+        node: Self::Value,
+        parts: RawReference<'_>,
+    ) -> Result<Self::Value, Fail>;
+    fn export(
+        &mut self,
+        module: Self::Value,
+        function: Self::Value,
+        arity: u32,
+    ) -> Result<Self::Value, Fail>;
     fn fun(&mut self, raw: &[u8]) -> Result<Self::Value, Fail>;
 
     fn tuple_begin(&mut self, n: usize) -> Result<Self::Items, Fail>;
@@ -48,7 +64,12 @@ pub trait Builder: Sized {
     fn string(&mut self, bytes: &[u8]) -> Result<Self::Value, Fail>;
 
     fn map_begin(&mut self, n: usize) -> Result<Self::Pairs, Fail>;
-    fn map_put(&mut self, pairs: &mut Self::Pairs, key: Self::Value, value: Self::Value) -> Result<(), Fail>;
+    fn map_put(
+        &mut self,
+        pairs: &mut Self::Pairs,
+        key: Self::Value,
+        value: Self::Value,
+    ) -> Result<(), Fail>;
     fn map_end(&mut self, pairs: Self::Pairs, at: usize) -> Result<Self::Value, Fail>;
 
     /// The atom that slot `index` of the message's atom cache holds, when there is a cache.
@@ -95,7 +116,9 @@ impl<'a> Reader<'a> {
             owed: 0,
             texts: 0,
             key_spans: Vec::new(),
-            key_work: (end - offset.min(end)).saturating_mul(8).saturating_add(4096),
+            key_work: (end - offset.min(end))
+                .saturating_mul(8)
+                .saturating_add(4096),
             limits,
             cut: end < data.len(),
         }
@@ -130,11 +153,14 @@ impl<'a> Reader<'a> {
         let at = self.pos;
         let claimed = self.u32()? as usize;
         if claimed > self.limits.bytes {
-            let what = format!("compressed term of {claimed} bytes exceeds max_bytes={}", self.limits.bytes);
+            let what = format!(
+                "compressed term of {claimed} bytes exceeds max_bytes={}",
+                self.limits.bytes
+            );
             return Err(Fault::new(at, what));
         }
-        let (inflated, used) =
-            inflate::inflate(&self.data[self.pos..], claimed).map_err(|what| Fault::new(at, what))?;
+        let (inflated, used) = inflate::inflate(&self.data[self.pos..], claimed)
+            .map_err(|what| Fault::new(at, what))?;
         self.pos += used;
         let mut inner = Reader::new(&inflated, 0, self.limits);
         inner.term(b).map_err(|mut fault| {
@@ -250,8 +276,14 @@ impl<'a> Reader<'a> {
             tag::REFERENCE | tag::NEW_REFERENCE => self.reference(b, at, tag),
             tag::EXPORT => self.export(b),
             tag::NEW_FUN | tag::FUN => self.fun(b, at, tag),
-            tag::COMPRESSED => Err(Fault::new(at, "a compressed term may only stand right after the byte 131")),
-            tag::LOCAL => Err(Fault::new(at, "LOCAL_EXT is only for the node that made it")),
+            tag::COMPRESSED => Err(Fault::new(
+                at,
+                "a compressed term may only stand right after the byte 131",
+            )),
+            tag::LOCAL => Err(Fault::new(
+                at,
+                "LOCAL_EXT is only for the node that made it",
+            )),
             _ => Err(Fault::new(at, format!("unknown tag {tag}"))),
         }
     }
@@ -307,7 +339,11 @@ impl<'a> Reader<'a> {
                 _ => {
                     let tail = self.any(b)?;
                     self.room += 1;
-                    return if count == 0 { Ok(tail) } else { b.improper(items, tail) };
+                    return if count == 0 {
+                        Ok(tail)
+                    } else {
+                        b.improper(items, tail)
+                    };
                 }
             }
         }
@@ -346,7 +382,10 @@ impl<'a> Reader<'a> {
         for i in first..self.key_spans.len() {
             let (from, to) = self.key_spans[i];
             self.work(to - from, at)?;
-            if !seen.insert(super::canonical::canonical(&self.data[from..to], self.limits)?) {
+            if !seen.insert(super::canonical::canonical(
+                &self.data[from..to],
+                self.limits,
+            )?) {
                 return Err(Fault::new(from, "duplicate key in a map"));
             }
         }
@@ -368,7 +407,12 @@ impl<'a> Reader<'a> {
     fn work(&mut self, bytes: usize, at: usize) -> Result<(), Fail> {
         match self.key_work.checked_sub(bytes) {
             Some(left) => self.key_work = left,
-            None => return Err(Fault::new(at, "maps are keys of maps, or in funs of funs, too often")),
+            None => {
+                return Err(Fault::new(
+                    at,
+                    "maps are keys of maps, or in funs of funs, too often",
+                ))
+            }
         }
         Ok(())
     }
@@ -377,7 +421,10 @@ impl<'a> Reader<'a> {
     #[inline]
     fn enter(&mut self, n: usize, at: usize) -> Result<(), Fail> {
         if self.room == 0 {
-            return Err(Fault::new(at, format!("nested deeper than max_depth={}", self.limits.depth)));
+            return Err(Fault::new(
+                at,
+                format!("nested deeper than max_depth={}", self.limits.depth),
+            ));
         }
         self.room -= 1;
         self.owe(n, at)
@@ -398,7 +445,11 @@ impl<'a> Reader<'a> {
     fn big<B: Builder>(&mut self, b: &mut B, n: usize, at: usize) -> Result<B::Value, Fail> {
         let negative = self.u8()? != 0;
         let magnitude = self.take(n)?;
-        let used = n - magnitude.iter().rev().take_while(|&&byte| byte == 0).count();
+        let used = n - magnitude
+            .iter()
+            .rev()
+            .take_while(|&&byte| byte == 0)
+            .count();
         if used <= 8 {
             let mut word = [0; 8];
             word[..used].copy_from_slice(&magnitude[..used]);
@@ -408,7 +459,13 @@ impl<'a> Reader<'a> {
             }
         }
         if used > self.limits.integer_bytes {
-            return Err(Fault::new(at, format!("integer of {used} bytes exceeds {}", self.limits.integer_bytes)));
+            return Err(Fault::new(
+                at,
+                format!(
+                    "integer of {used} bytes exceeds {}",
+                    self.limits.integer_bytes
+                ),
+            ));
         }
         b.big(negative, &magnitude[..used])
     }
@@ -424,7 +481,10 @@ impl<'a> Reader<'a> {
                 b.text(data)
             }
             1..=7 if n > 0 => b.bits(data, bits),
-            _ => Err(Fault::new(at, format!("bit string of {n} bytes with {bits} bits in the last one"))),
+            _ => Err(Fault::new(
+                at,
+                format!("bit string of {n} bytes with {bits} bits in the last one"),
+            )),
         }
     }
 
@@ -432,24 +492,41 @@ impl<'a> Reader<'a> {
     fn pid<B: Builder>(&mut self, b: &mut B, at: usize, tag: u8) -> Result<B::Value, Fail> {
         let node = self.name(b)?;
         let (id, serial) = (self.u32()?, self.u32()?);
-        let creation = if tag == tag::PID { self.tiny_creation()? } else { self.u32()? };
+        let creation = if tag == tag::PID {
+            self.tiny_creation()?
+        } else {
+            self.u32()?
+        };
         b.pid(node, id, serial, creation, &self.data[at..self.pos])
     }
 
     fn port<B: Builder>(&mut self, b: &mut B, tag: u8) -> Result<B::Value, Fail> {
         let node = self.name(b)?;
-        let id = if tag == tag::V4_PORT { self.u64()? } else { self.u32()? as u64 };
-        let creation = if tag == tag::PORT { self.tiny_creation()? } else { self.u32()? };
+        let id = if tag == tag::V4_PORT {
+            self.u64()?
+        } else {
+            self.u32()? as u64
+        };
+        let creation = if tag == tag::PORT {
+            self.tiny_creation()?
+        } else {
+            self.u32()?
+        };
         b.port(node, id, creation)
     }
 
     #[inline(never)]
     fn reference<B: Builder>(&mut self, b: &mut B, at: usize, tag: u8) -> Result<B::Value, Fail> {
-        let n = if tag == tag::REFERENCE { 1 } else { self.u16()? as usize };
+        let n = if tag == tag::REFERENCE {
+            1
+        } else {
+            self.u16()? as usize
+        };
         if n == 0 || n > MAX_REFERENCE_WORDS {
             return Err(Fault::new(at, format!("reference of {n} words")));
         }
-        let canonical = tag == tag::NEWER_REFERENCE && self.data.get(self.pos) == Some(&tag::SMALL_ATOM_UTF8);
+        let canonical =
+            tag == tag::NEWER_REFERENCE && self.data.get(self.pos) == Some(&tag::SMALL_ATOM_UTF8);
         let node = self.name(b)?;
         let data = self.data;
         let (words, creation);
@@ -457,15 +534,31 @@ impl<'a> Reader<'a> {
             words = self.take(4)?;
             creation = self.tiny_creation()?;
         } else {
-            creation = if tag == tag::NEW_REFERENCE { self.tiny_creation()? } else { self.u32()? };
+            creation = if tag == tag::NEW_REFERENCE {
+                self.tiny_creation()?
+            } else {
+                self.u32()?
+            };
             words = self.take(4 * n)?;
         }
         // OTP's MAX_REFERENCE: 18 bits in the first word of the old tags
-        if tag != tag::NEWER_REFERENCE && u32::from_be_bytes([words[0], words[1], words[2], words[3]]) >> 18 != 0 {
-            return Err(Fault::new(at, "old reference whose first word has more than 18 bits"));
+        if tag != tag::NEWER_REFERENCE
+            && u32::from_be_bytes([words[0], words[1], words[2], words[3]]) >> 18 != 0
+        {
+            return Err(Fault::new(
+                at,
+                "old reference whose first word has more than 18 bits",
+            ));
         }
         let canonical = canonical.then(|| &data[at..self.pos]);
-        b.reference(node, RawReference { creation, words, canonical })
+        b.reference(
+            node,
+            RawReference {
+                creation,
+                words,
+                canonical,
+            },
+        )
     }
 
     fn export<B: Builder>(&mut self, b: &mut B) -> Result<B::Value, Fail> {
@@ -474,7 +567,10 @@ impl<'a> Reader<'a> {
         let at = self.pos;
         match u32::try_from(self.plain_integer()?) {
             Ok(arity) => b.export(module, function, arity),
-            Err(_) => Err(Fault::new(at, "arity of an export is negative or too large")),
+            Err(_) => Err(Fault::new(
+                at,
+                "arity of an export is negative or too large",
+            )),
         }
     }
 
@@ -567,7 +663,10 @@ impl<'a> Reader<'a> {
                 if n > 7 {
                     return Err(Fault::new(at, "integer is too large here"));
                 }
-                let value = magnitude.iter().rev().fold(0, |value, &byte| value << 8 | byte as i64);
+                let value = magnitude
+                    .iter()
+                    .rev()
+                    .fold(0, |value, &byte| value << 8 | byte as i64);
                 Ok(if negative { -value } else { value })
             }
             _ => Err(Fault::new(at, "expected an integer")),

@@ -1,7 +1,8 @@
 //! Compressed terms: inflation that stops at the size the sender claimed.
 
 use miniz_oxide::inflate::core::inflate_flags::{
-    TINFL_FLAG_COMPUTE_ADLER32, TINFL_FLAG_PARSE_ZLIB_HEADER, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+    TINFL_FLAG_COMPUTE_ADLER32, TINFL_FLAG_PARSE_ZLIB_HEADER,
+    TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
 };
 use miniz_oxide::inflate::core::{decompress, DecompressorOxide};
 use miniz_oxide::inflate::TINFLStatus;
@@ -15,12 +16,15 @@ pub fn inflate(data: &[u8], claimed: usize) -> Result<(Vec<u8>, usize), &'static
         return Err("compressed term claims a size its bytes can't hold");
     }
     let mut out = vec![0; claimed];
-    let flags =
-        TINFL_FLAG_PARSE_ZLIB_HEADER | TINFL_FLAG_COMPUTE_ADLER32 | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+    let flags = TINFL_FLAG_PARSE_ZLIB_HEADER
+        | TINFL_FLAG_COMPUTE_ADLER32
+        | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
     let mut state = Box::<DecompressorOxide>::default();
     match decompress(&mut state, data, &mut out, 0, flags) {
         (TINFLStatus::Done, used, written) if written == claimed => Ok((out, used)),
-        (TINFLStatus::Done | TINFLStatus::HasMoreOutput, ..) => Err("compressed term is not of the size it claims"),
+        (TINFLStatus::Done | TINFLStatus::HasMoreOutput, ..) => {
+            Err("compressed term is not of the size it claims")
+        }
         _ => Err("compressed term is no whole zlib stream"),
     }
 }

@@ -82,7 +82,12 @@ pub const MAX_DEPTH: u32 = 1024;
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { depth: 512, bytes: 64 << 20, integer_bytes: MAX_INTEGER_BYTES, empty_text: false }
+        Limits {
+            depth: 512,
+            bytes: 64 << 20,
+            integer_bytes: MAX_INTEGER_BYTES,
+            empty_text: false,
+        }
     }
 }
 
@@ -104,14 +109,22 @@ impl Fault {
     #[cold]
     #[inline(never)]
     pub fn new(offset: usize, what: impl Into<Cow<'static, str>>) -> Fail {
-        Box::new(Fault { offset, what: what.into(), in_host: false })
+        Box::new(Fault {
+            offset,
+            what: what.into(),
+            in_host: false,
+        })
     }
 
     /// The builder failed for a reason that its own world holds.
     #[cold]
     #[inline(never)]
     pub fn host() -> Fail {
-        Box::new(Fault { offset: 0, what: Cow::Borrowed("the builder failed"), in_host: true })
+        Box::new(Fault {
+            offset: 0,
+            what: Cow::Borrowed("the builder failed"),
+            in_host: true,
+        })
     }
 }
 

@@ -1,0 +1,209 @@
+use super::canonical::canonical;
+use super::check::Check;
+use super::{write, Fault, Limits, Reader, MAX_DEPTH};
+
+fn check_with(data: &[u8], limits: Limits) -> Result<usize, String> {
+    let mut reader = Reader::new(data, 0, limits);
+    match reader.versioned(&mut Check::default()) {
+        Ok(()) => Ok(reader.position()),
+        Err(fault) => Err(fault.to_string()),
+    }
+}
+
+fn check(data: &[u8]) -> Result<usize, String> {
+    check_with(data, Limits::default())
+}
+
+/// A small generator of our own (xorshift): no dependency, and a failure names its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+/// A term of a few levels, as valid bytes.
+fn random_term(random: &mut Random, depth: u32, out: &mut Vec<u8>) {
+    let n = random.below(4) as usize;
+    match random.below(if depth == 0 { 9 } else { 13 }) {
+        0 => write::integer(out, random.next() as i64),
+        1 => write::integer(out, random.below(1000) as i64 - 500),
+        2 => write::big(out, n > 1, &[1; 300][..9 + n * 90]),
+        3 => write::float(out, n as f64 * 1.5),
+        4 => write::atom(out, &b"atom"[..n]),
+        5 => write::binary(out, &[7; 4][..n]),
+        6 => write::bit_binary(out, &[7; 5][..n + 1], random.below(8) as u8 + 1),
+        7 => {
+            out.extend([super::tag::NEWER_REFERENCE, 0, n as u8 + 1]);
+            write::atom(out, b"a@b");
+            out.extend(vec![1; 4 * (n + 2)]);
+        }
+        8 => {
+            out.push(super::tag::NEW_PID);
+            write::atom(out, b"a@b");
+            out.extend([1; 12]);
+        }
+        9 => {
+            write::tuple(out, n);
+            (0..n).for_each(|_| random_term(random, depth - 1, out));
+        }
+        10 => {
+            write::head(out, super::tag::LIST, n as u32);
+            (0..n).for_each(|_| random_term(random, depth - 1, out));
+            match random.below(3) {
+                0 => random_term(random, depth - 1, out),
+                _ => out.push(super::tag::NIL),
+            }
+        }
+        11 => {
+            write::head(out, super::tag::MAP, n as u32);
+            for key in 0..n {
+                write::integer(out, key as i64);
+                random_term(random, depth - 1, out);
+            }
+        }
+        _ => {
+            out.extend([super::tag::STRING, 0, n as u8]);
+            out.extend(vec![b'x'; n]);
+        }
+    }
+}
+
+#[test]
+fn whole_terms_are_read_to_their_end_and_cut_ones_never() {
+    for seed in 1..500 {
+        let mut random = Random(seed);
+        let mut data = vec![131];
+        random_term(&mut random, 5, &mut data);
+        assert_eq!(check(&data), Ok(data.len()), "seed {seed}: {data:02x?}");
+        for end in 0..data.len() {
+            assert!(
+                check(&data[..end]).is_err(),
+                "seed {seed} cut at {end}: {data:02x?}"
+            );
+        }
+        data.extend(b"rest");
+        assert_eq!(check(&data), Ok(data.len() - 4), "seed {seed} with a tail");
+    }
+}
+
+#[test]
+fn no_bytes_make_the_reader_panic() {
+    for seed in 1..3_000 {
+        let mut random = Random(seed);
+        let mut data = vec![131];
+        random_term(&mut random, 4, &mut data);
+        for _ in 0..random.below(6) {
+            let at = random.below(data.len() as u64) as usize;
+            data[at] = random.next() as u8;
+        }
+        let _ = check(&data);
+        let _ = canonical(&data[1..], Limits::default());
+    }
+    for seed in 1..20_000 {
+        let mut random = Random(seed);
+        let noise: Vec<u8> = (0..random.below(40))
+            .map(|_| (64 + random.below(60)) as u8 % 122)
+            .collect();
+        let _ = check(&[&[131], &noise[..]].concat());
+        let _ = canonical(&noise, Limits::default());
+    }
+}
+
+#[test]
+fn the_deepest_term_fits_a_small_stack() {
+    let read = |levels: usize, depth: u32| {
+        let data = [&[131][..], &[104, 1].repeat(levels), &[106]].concat();
+        check_with(
+            &data,
+            Limits {
+                depth,
+                ..Limits::default()
+            },
+        )
+    };
+    let thread = std::thread::Builder::new()
+        .stack_size(2 << 20)
+        .spawn(move || {
+            let deepest = MAX_DEPTH as usize;
+            assert!(read(deepest, MAX_DEPTH).is_ok());
+            assert!(read(deepest + 1, MAX_DEPTH)
+                .unwrap_err()
+                .contains("max_depth=1024"));
+            assert!(read(1_000_000, MAX_DEPTH).is_err());
+        });
+    thread.unwrap().join().unwrap();
+}
+
+#[test]
+fn the_offset_of_a_fault_is_where_the_broken_term_starts() {
+    assert_eq!(
+        check(&[131, 104, 2, 97, 1, 200]).unwrap_err(),
+        "at offset 5: unknown tag 200"
+    );
+    assert_eq!(
+        check(&[130, 97, 1]).unwrap_err(),
+        "at offset 0: an external term starts with the byte 131"
+    );
+    assert!(check(&[131, 119, 2, 0xed, 0xa0])
+        .unwrap_err()
+        .contains("UTF-8"));
+    assert!(Fault::new(3, "x").to_string().starts_with("at offset 3"));
+}
+
+#[test]
+fn equal_terms_have_one_canonical_form() {
+    let same = |left: &[u8], right: &[u8]| {
+        let limits = Limits::default();
+        canonical(left, limits).unwrap() == canonical(right, limits).unwrap()
+    };
+    assert!(same(&[97, 5], &[110, 4, 0, 5, 0, 0, 0]));
+    assert!(same(
+        &[107, 0, 2, 1, 2],
+        &[108, 0, 0, 0, 2, 97, 1, 97, 2, 106]
+    ));
+    assert!(same(
+        &[108, 0, 0, 0, 1, 97, 1, 107, 0, 1, 2],
+        &[107, 0, 2, 1, 2]
+    ));
+    assert!(same(b"M\0\0\0\x01\x08a", b"m\0\0\0\x01a"));
+    assert!(same(b"M\0\0\0\x01\x03\xbf", b"M\0\0\0\x01\x03\xa0"));
+    assert!(same(b"d\0\x01\xe9", b"w\x02\xc3\xa9"));
+    assert!(same(
+        b"t\0\0\0\x02a\x01a\x01a\x02a\x02",
+        b"t\0\0\0\x02a\x02a\x02a\x01a\x01"
+    ));
+    assert!(!same(&[97, 1], &[70, 63, 240, 0, 0, 0, 0, 0, 0]));
+    assert!(!same(
+        &[70, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[70, 128, 0, 0, 0, 0, 0, 0, 0]
+    ));
+    assert!(!same(b"M\0\0\0\x01\x03\xa0", b"m\0\0\0\x01\xa0"));
+}
+
+#[test]
+fn compressed_terms_are_inflated_to_their_claimed_size_only() {
+    // zlib.compress(b"m\0\0\0\x64" + b"z" * 100)
+    let zlib = b"\x78\x9c\xcb\x65\x60\x60\x48\xa9\xa2\x03\x00\x00\xbb\xbd\x30\x7a";
+    let packed = |claimed: u32| [&[131, 80][..], &claimed.to_be_bytes(), zlib].concat();
+    assert_eq!(check(&packed(105)), Ok(packed(105).len()));
+    for claimed in [0, 1, 104, 106, 1 << 20, u32::MAX] {
+        assert!(check(&packed(claimed)).is_err(), "claimed {claimed}");
+    }
+    assert!(check_with(
+        &packed(105),
+        Limits {
+            bytes: 100,
+            ..Limits::default()
+        }
+    )
+    .is_err());
+}

@@ -22,7 +22,11 @@ pub fn integer(out: &mut Vec<u8>, value: i64) {
         head(out, tag::INTEGER, value as u32);
     } else {
         let magnitude = value.unsigned_abs().to_le_bytes();
-        let n = 8 - magnitude.iter().rev().take_while(|&&byte| byte == 0).count();
+        let n = 8 - magnitude
+            .iter()
+            .rev()
+            .take_while(|&&byte| byte == 0)
+            .count();
         out.extend_from_slice(&[tag::SMALL_BIG, n as u8, (value < 0) as u8]);
         out.extend_from_slice(&magnitude[..n]);
     }

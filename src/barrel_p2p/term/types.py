@@ -184,8 +184,7 @@ class BitString:
 
 
 class ImproperList:
-    """A list whose tail is no list, such as ``[alias|Ref]``: ``elements`` is not empty, ``tail`` is no list.
-    """
+    """A list whose tail is no list, such as ``[alias|Ref]``: there are ``elements``, ``tail`` is no list."""
 
     __slots__ = ("elements", "tail")
 

@@ -32,8 +32,14 @@ impl Atoms {
             limit,
             constants: 0,
         };
-        atoms.insert(b"true", PyBool::new(py, true).to_owned().into_any().unbind());
-        atoms.insert(b"false", PyBool::new(py, false).to_owned().into_any().unbind());
+        atoms.insert(
+            b"true",
+            PyBool::new(py, true).to_owned().into_any().unbind(),
+        );
+        atoms.insert(
+            b"false",
+            PyBool::new(py, false).to_owned().into_any().unbind(),
+        );
         atoms.insert(none_atom.as_bytes(), py.None());
         atoms.constants = atoms.all.len();
         atoms
@@ -89,14 +95,18 @@ pub struct Pids {
 
 impl Pids {
     pub fn new() -> Self {
-        Pids { slots: (0..PIDS).map(|_| None).collect() }
+        Pids {
+            slots: (0..PIDS).map(|_| None).collect(),
+        }
     }
 
     #[inline]
     pub fn find(&self, raw: &[u8]) -> Option<Obj> {
         match &self.slots[Self::slot(raw)] {
             // SAFETY: the table holds the object.
-            Some((known, object)) if **known == *raw => Some(unsafe { Obj::share(object.as_ptr()) }),
+            Some((known, object)) if **known == *raw => {
+                Some(unsafe { Obj::share(object.as_ptr()) })
+            }
             _ => None,
         }
     }
@@ -123,9 +133,13 @@ impl Pids {
 #[inline]
 fn cheap_hash(text: &[u8]) -> u64 {
     let word = match (text.first_chunk::<8>(), text.last_chunk::<8>()) {
-        (Some(first), Some(last)) => u64::from_le_bytes(*first).rotate_left(5) ^ u64::from_le_bytes(*last),
+        (Some(first), Some(last)) => {
+            u64::from_le_bytes(*first).rotate_left(5) ^ u64::from_le_bytes(*last)
+        }
         _ => match (text.first_chunk::<4>(), text.last_chunk::<4>()) {
-            (Some(first), Some(last)) => (u32::from_le_bytes(*first) as u64) << 32 | u32::from_le_bytes(*last) as u64,
+            (Some(first), Some(last)) => {
+                (u32::from_le_bytes(*first) as u64) << 32 | u32::from_le_bytes(*last) as u64
+            }
             _ => text.iter().fold(0, |word, &byte| word << 8 | byte as u64),
         },
     };

@@ -28,7 +28,12 @@ pub struct Items {
 
 impl<'a, 'py> Objects<'a, 'py> {
     pub fn new(py: Python<'py>, codec: &'a Codec, cache: Option<&'a [Py<PyAny>]>) -> Self {
-        Objects { py, codec, cache, pairs: Vec::new() }
+        Objects {
+            py,
+            codec,
+            cache,
+            pairs: Vec::new(),
+        }
     }
 
     fn host(&self, error: PyErr) -> Fail {
@@ -40,24 +45,38 @@ impl<'a, 'py> Objects<'a, 'py> {
     #[inline(never)]
     fn new_atom(&mut self, text: &[u8], at: usize) -> Result<Obj, Fail> {
         let text = atom_text(text, at)?;
-        let (full, limit) = self.codec.atoms.with(self.py, |atoms| (atoms.is_full(), atoms.limit()));
+        let (full, limit) = self
+            .codec
+            .atoms
+            .with(self.py, |atoms| (atoms.is_full(), atoms.limit()));
         if full {
-            return Err(Fault::new(at, format!("more than max_atoms={limit} distinct atoms")));
+            return Err(Fault::new(
+                at,
+                format!("more than max_atoms={limit} distinct atoms"),
+            ));
         }
         let atom = self.plain_atom(text)?;
         let kept = atom.keep(self.py);
-        self.codec.atoms.with(self.py, |atoms| atoms.insert(text.as_bytes(), kept));
+        self.codec
+            .atoms
+            .with(self.py, |atoms| atoms.insert(text.as_bytes(), kept));
         Ok(atom)
     }
 
     fn plain_atom(&self, text: &str) -> Result<Obj, Fail> {
-        let atom = make_atom(self.py, self.codec.classes.atom.ptr, text).map_err(|error| self.host(error))?;
+        let atom = make_atom(self.py, self.codec.classes.atom.ptr, text)
+            .map_err(|error| self.host(error))?;
         // SAFETY: a new reference is given up.
         unsafe { Obj::new(atom.into_ptr()) }
     }
 
     /// A new object whose `slots` hold `values`.
-    fn instance<const N: usize>(&self, class: &Class, slots: &[Slot], values: [&Obj; N]) -> Result<Obj, Fail> {
+    fn instance<const N: usize>(
+        &self,
+        class: &Class,
+        slots: &[Slot],
+        values: [&Obj; N],
+    ) -> Result<Obj, Fail> {
         let object = class.blank()?;
         for (slot, value) in slots.iter().zip(values) {
             slot.set(&object, value)?;
@@ -144,12 +163,18 @@ impl Builder for Objects<'_, '_> {
 
     #[inline]
     fn binary(&mut self, data: &[u8]) -> Result<Obj, Fail> {
-        unsafe { Obj::new(ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len() as isize)) }
+        unsafe {
+            Obj::new(ffi::PyBytes_FromStringAndSize(
+                data.as_ptr().cast(),
+                data.len() as isize,
+            ))
+        }
     }
 
     #[inline]
     fn text(&mut self, data: &[u8]) -> Result<Obj, Fail> {
-        let text = unsafe { ffi::PyUnicode_FromStringAndSize(data.as_ptr().cast(), data.len() as isize) };
+        let text =
+            unsafe { ffi::PyUnicode_FromStringAndSize(data.as_ptr().cast(), data.len() as isize) };
         if text.is_null() && std::str::from_utf8(data).is_err() {
             drop(PyErr::take(self.py));
             return self.binary(data); // no Python node sent this; to Erlang it is a binary like any other
@@ -173,10 +198,20 @@ impl Builder for Objects<'_, '_> {
         self.codec.pids.with(self.py, |pids| pids.find(raw))
     }
 
-    fn pid(&mut self, node: Obj, id: u32, serial: u32, creation: u32, raw: &[u8]) -> Result<Obj, Fail> {
+    fn pid(
+        &mut self,
+        node: Obj,
+        id: u32,
+        serial: u32,
+        creation: u32,
+        raw: &[u8],
+    ) -> Result<Obj, Fail> {
         let classes = self.codec.classes;
-        let numbers =
-            (self.unsigned(id as u64)?, self.unsigned(serial as u64)?, self.unsigned(creation as u64)?);
+        let numbers = (
+            self.unsigned(id as u64)?,
+            self.unsigned(serial as u64)?,
+            self.unsigned(creation as u64)?,
+        );
         let fields = [&node, &numbers.0, &numbers.1, &numbers.2];
         let pid = self.instance(&classes.pid, &classes.pid_slots, fields)?;
         if raw[..2] == [crate::etf::tag::NEW_PID, crate::etf::tag::SMALL_ATOM_UTF8] {
@@ -199,14 +234,16 @@ impl Builder for Objects<'_, '_> {
         let words = parts.words.chunks_exact(4);
         let mut ids = self.tuple_begin(words.len())?;
         for word in words {
-            let word = self.unsigned(u32::from_be_bytes([word[0], word[1], word[2], word[3]]) as u64)?;
+            let word =
+                self.unsigned(u32::from_be_bytes([word[0], word[1], word[2], word[3]]) as u64)?;
             self.tuple_put(&mut ids, word);
         }
         classes.reference_slots[2].set(&reference, &ids.object)?;
         match parts.canonical {
             // an alias is mostly looked up by its ids and sent back: its creation is read when asked for
             Some(raw) => classes.reference_slots[3].set(&reference, &self.binary(raw)?)?,
-            None => classes.reference_slots[1].set(&reference, &self.unsigned(parts.creation as u64)?)?,
+            None => classes.reference_slots[1]
+                .set(&reference, &self.unsigned(parts.creation as u64)?)?,
         }
         Ok(reference)
     }
@@ -214,7 +251,11 @@ impl Builder for Objects<'_, '_> {
     fn export(&mut self, module: Obj, function: Obj, arity: u32) -> Result<Obj, Fail> {
         let classes = self.codec.classes;
         let arity = self.unsigned(arity as u64)?;
-        self.instance(&classes.export, &classes.export_slots, [&module, &function, &arity])
+        self.instance(
+            &classes.export,
+            &classes.export_slots,
+            [&module, &function, &arity],
+        )
     }
 
     fn fun(&mut self, raw: &[u8]) -> Result<Obj, Fail> {
@@ -226,7 +267,11 @@ impl Builder for Objects<'_, '_> {
     #[inline]
     fn tuple_begin(&mut self, n: usize) -> Result<Items, Fail> {
         let object = unsafe { Obj::new(ffi::PyTuple_New(n as isize))? };
-        Ok(Items { object, filled: 0, size: n })
+        Ok(Items {
+            object,
+            filled: 0,
+            size: n,
+        })
     }
 
     #[inline]
@@ -244,7 +289,11 @@ impl Builder for Objects<'_, '_> {
     #[inline]
     fn list_begin(&mut self, n: usize) -> Result<Items, Fail> {
         let object = unsafe { Obj::new(ffi::PyList_New(n as isize))? };
-        Ok(Items { object, filled: 0, size: n })
+        Ok(Items {
+            object,
+            filled: 0,
+            size: n,
+        })
     }
 
     #[inline]
@@ -266,7 +315,11 @@ impl Builder for Objects<'_, '_> {
     fn improper(&mut self, items: Items, tail: Obj) -> Result<Obj, Fail> {
         let classes = self.codec.classes;
         let elements = unsafe { Obj::new(ffi::PyList_AsTuple(items.object.ptr()))? };
-        self.instance(&classes.improper, &classes.improper_slots, [&elements, &tail])
+        self.instance(
+            &classes.improper,
+            &classes.improper_slots,
+            [&elements, &tail],
+        )
     }
 
     fn string(&mut self, bytes: &[u8]) -> Result<Obj, Fail> {
@@ -296,7 +349,8 @@ impl Builder for Objects<'_, '_> {
         for pair in self.pairs[first..].chunks_exact(2) {
             if unsafe { ffi::PyDict_SetItem(dict.ptr(), pair[0].ptr(), pair[1].ptr()) } != 0 {
                 match PyErr::take(self.py) {
-                    Some(error) if error.is_instance_of::<pyo3::exceptions::PyTypeError>(self.py) => {}
+                    Some(error)
+                        if error.is_instance_of::<pyo3::exceptions::PyTypeError>(self.py) => {}
                     Some(error) => return Err(self.host(error)),
                     None => {}
                 }

@@ -72,9 +72,17 @@ impl Classes {
             fun,
             term_map,
             etf_name: PyString::intern(py, "_etf").unbind(),
-            small: (0u8..=255).map(|n| n.into_pyobject(py).map(|n| n.into_any().unbind())).collect::<Result<_, _>>()?,
-            encode_error: errors.getattr("EncodeError")?.cast_into::<PyType>()?.unbind(),
-            decode_error: errors.getattr("DecodeError")?.cast_into::<PyType>()?.unbind(),
+            small: (0u8..=255)
+                .map(|n| n.into_pyobject(py).map(|n| n.into_any().unbind()))
+                .collect::<Result<_, _>>()?,
+            encode_error: errors
+                .getattr("EncodeError")?
+                .cast_into::<PyType>()?
+                .unbind(),
+            decode_error: errors
+                .getattr("DecodeError")?
+                .cast_into::<PyType>()?
+                .unbind(),
         })
     }
 
@@ -103,7 +111,10 @@ pub struct Class {
 impl Class {
     fn new(object: Bound<'_, PyAny>) -> PyResult<Class> {
         let ptr = object.cast::<PyType>()?.as_type_ptr();
-        Ok(Class { object: object.unbind(), ptr })
+        Ok(Class {
+            object: object.unbind(),
+            ptr,
+        })
     }
 
     /// An instance whose `__init__` does not run and whose slots are empty.
@@ -140,14 +151,20 @@ impl Slot {
             let get = ffi::PyType_GetSlot(kind, ffi::Py_tp_descr_get);
             let set = ffi::PyType_GetSlot(kind, ffi::Py_tp_descr_set);
             if get.is_null() || set.is_null() {
-                return Err(pyo3::exceptions::PyTypeError::new_err("class attribute is no slot"));
+                return Err(pyo3::exceptions::PyTypeError::new_err(
+                    "class attribute is no slot",
+                ));
             }
             (
                 std::mem::transmute::<*mut std::ffi::c_void, ffi::descrgetfunc>(get),
                 std::mem::transmute::<*mut std::ffi::c_void, ffi::descrsetfunc>(set),
             )
         };
-        Ok(Slot { descriptor: descriptor.unbind(), get, set })
+        Ok(Slot {
+            descriptor: descriptor.unbind(),
+            get,
+            set,
+        })
     }
 
     #[inline]
@@ -165,6 +182,10 @@ impl Slot {
     /// `object` is alive.
     #[inline]
     pub unsafe fn get(&self, object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-        (self.get)(self.descriptor.as_ptr(), object, ffi::Py_TYPE(object).cast())
+        (self.get)(
+            self.descriptor.as_ptr(),
+            object,
+            ffi::Py_TYPE(object).cast(),
+        )
     }
 }

@@ -11,13 +11,28 @@ use crate::etf::check::Check;
 use crate::etf::{canonical, tag, write, Limits, Reader, MAX_ATOM_CHARS, MAX_DEPTH};
 
 /// Appends the encoding of `term` to `out`; after an error `out` holds a part of it.
-pub fn encode(codec: &Codec, py: Python<'_>, term: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+pub fn encode(
+    codec: &Codec,
+    py: Python<'_>,
+    term: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+) -> PyResult<()> {
     let start = out.len();
-    let mut encoder = Encoder { py, codec, out, room: codec.limits.depth, met: 0 };
+    let mut encoder = Encoder {
+        py,
+        codec,
+        out,
+        room: codec.limits.depth,
+        met: 0,
+    };
     // SAFETY: `term` is alive.
     unsafe { encoder.term(term.as_ptr()) }.map_err(|refusal| refusal.into_error(codec, py))?;
     if encoder.out.len() - start > codec.limits.bytes {
-        let message = format!("term of {} bytes exceeds max_bytes={}", out.len() - start, codec.limits.bytes);
+        let message = format!(
+            "term of {} bytes exceeds max_bytes={}",
+            out.len() - start,
+            codec.limits.bytes
+        );
         return Err(codec.classes.encode_error(py, message));
     }
     Ok(())
@@ -43,7 +58,11 @@ type Done = Result<(), Box<Refusal>>;
 #[cold]
 #[inline(never)]
 fn refuse(what: impl Into<String>) -> Box<Refusal> {
-    Box::new(Refusal { what: what.into(), way: Vec::new(), error: None })
+    Box::new(Refusal {
+        what: what.into(),
+        way: Vec::new(),
+        error: None,
+    })
 }
 
 impl Refusal {
@@ -69,7 +88,14 @@ impl Refusal {
             }
         }
         let what = self.what;
-        codec.classes.encode_error(py, if n == 0 { what } else { format!("at {message}: {what}") })
+        codec.classes.encode_error(
+            py,
+            if n == 0 {
+                what
+            } else {
+                format!("at {message}: {what}")
+            },
+        )
     }
 }
 
@@ -85,7 +111,10 @@ impl Step {
 }
 
 fn short_repr(object: &Bound<'_, PyAny>) -> String {
-    let text = object.repr().map_or_else(|_| "?".to_owned(), |text| text.to_string_lossy().into_owned());
+    let text = object.repr().map_or_else(
+        |_| "?".to_owned(),
+        |text| text.to_string_lossy().into_owned(),
+    );
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
@@ -130,7 +159,10 @@ impl Encoder<'_, '_> {
         } else if kind == &raw mut ffi::PyBytes_Type {
             self.met |= met::BINARY;
             let data = ffi::PyBytes_AsString(object).cast::<u8>();
-            self.binary(std::slice::from_raw_parts(data, ffi::PyBytes_Size(object) as usize))
+            self.binary(std::slice::from_raw_parts(
+                data,
+                ffi::PyBytes_Size(object) as usize,
+            ))
         } else if kind == &raw mut ffi::PyTuple_Type {
             self.tuple(object)
         } else if kind == &raw mut ffi::PyLong_Type {
@@ -183,7 +215,10 @@ impl Encoder<'_, '_> {
         } else if kind == &raw mut ffi::PyByteArray_Type {
             self.met |= met::BINARY;
             let data = ffi::PyByteArray_AsString(object).cast::<u8>();
-            self.binary(std::slice::from_raw_parts(data, ffi::PyByteArray_Size(object) as usize))
+            self.binary(std::slice::from_raw_parts(
+                data,
+                ffi::PyByteArray_Size(object) as usize,
+            ))
         } else if kind == &raw mut ffi::PyMemoryView_Type {
             self.met |= met::BINARY;
             let bytes = self.own(ffi::PyBytes_FromObject(object))?;
@@ -207,10 +242,16 @@ impl Encoder<'_, '_> {
             self.float(object)
         } else if ffi::PyBytes_Check(object) != 0 {
             let data = ffi::PyBytes_AsString(object).cast::<u8>();
-            self.binary(std::slice::from_raw_parts(data, ffi::PyBytes_Size(object) as usize))
+            self.binary(std::slice::from_raw_parts(
+                data,
+                ffi::PyBytes_Size(object) as usize,
+            ))
         } else if ffi::PyByteArray_Check(object) != 0 {
             let data = ffi::PyByteArray_AsString(object).cast::<u8>();
-            self.binary(std::slice::from_raw_parts(data, ffi::PyByteArray_Size(object) as usize))
+            self.binary(std::slice::from_raw_parts(
+                data,
+                ffi::PyByteArray_Size(object) as usize,
+            ))
         } else if ffi::PyTuple_Check(object) != 0 {
             self.tuple(object)
         } else if ffi::PyList_Check(object) != 0 {
@@ -219,7 +260,9 @@ impl Encoder<'_, '_> {
             self.dict(object)
         } else {
             let kind = Bound::from_borrowed_ptr(self.py, object).get_type();
-            let name = kind.fully_qualified_name().map_or_else(|_| "?".into(), |name| name.to_string());
+            let name = kind
+                .fully_qualified_name()
+                .map_or_else(|_| "?".into(), |name| name.to_string());
             Err(refuse(format!("{name} has no Erlang form")))
         }
     }
@@ -243,7 +286,11 @@ impl Encoder<'_, '_> {
         if !error.is_instance_of::<pyo3::exceptions::PyUnicodeEncodeError>(self.py) {
             return self.foreign(error);
         }
-        let kind = if self.codec.classes.atom.is_base_of(object) { "atom" } else { "str" };
+        let kind = if self.codec.classes.atom.is_base_of(object) {
+            "atom"
+        } else {
+            "str"
+        };
         refuse(format!("{kind} with a surrogate has no Erlang form"))
     }
 
@@ -252,7 +299,9 @@ impl Encoder<'_, '_> {
         if text.len() > MAX_ATOM_CHARS {
             let chars = ffi::PyUnicode_GetLength(object);
             if chars as usize > MAX_ATOM_CHARS {
-                return Err(refuse(format!("atom of {chars} characters, more than 255, has no Erlang form")));
+                return Err(refuse(format!(
+                    "atom of {chars} characters, more than 255, has no Erlang form"
+                )));
             }
         }
         if matches!(text, b"true" | b"false") || text == self.codec.none_atom.as_bytes() {
@@ -290,25 +339,39 @@ impl Encoder<'_, '_> {
         let py = self.py;
         let object = Bound::from_borrowed_ptr(py, object);
         let int = py.get_type::<PyInt>(); // a subclass must not interfere
-        let size = int.call_method1("bit_length", (&object,)).and_then(|bits| bits.extract::<usize>());
+        let size = int
+            .call_method1("bit_length", (&object,))
+            .and_then(|bits| bits.extract::<usize>());
         let size = size.map_err(|error| self.foreign(error))?.div_ceil(8);
         if size > self.codec.limits.integer_bytes {
             let limit = self.codec.limits.integer_bytes;
-            return Err(refuse(format!("integer of {size} bytes, more than {limit}, has no Erlang form")));
+            return Err(refuse(format!(
+                "integer of {size} bytes, more than {limit}, has no Erlang form"
+            )));
         }
         let negative = object.lt(0).map_err(|error| self.foreign(error))?;
         let magnitude = int
             .call_method1("__abs__", (&object,))
             .and_then(|value| int.call_method1("to_bytes", (value, size, "little")))
             .map_err(|error| self.foreign(error))?;
-        write::big(self.out, negative, magnitude.cast_unchecked::<PyBytes>().as_bytes());
+        write::big(
+            self.out,
+            negative,
+            magnitude.cast_unchecked::<PyBytes>().as_bytes(),
+        );
         Ok(())
     }
 
     unsafe fn float(&mut self, object: *mut ffi::PyObject) -> Done {
         let value = ffi::PyFloat_AsDouble(object);
         if !value.is_finite() {
-            let name = if value.is_nan() { "nan" } else if value > 0.0 { "inf" } else { "-inf" };
+            let name = if value.is_nan() {
+                "nan"
+            } else if value > 0.0 {
+                "inf"
+            } else {
+                "-inf"
+            };
             return Err(refuse(format!("float {name} has no Erlang form")));
         }
         write::float(self.out, value);
@@ -328,7 +391,10 @@ impl Encoder<'_, '_> {
                 return Err(refuse("an attribute that should be bytes is not"));
             }
             let data = ffi::PyBytes_AsString(bytes.ptr()).cast::<u8>();
-            self.binary(std::slice::from_raw_parts(data, ffi::PyBytes_Size(bytes.ptr()) as usize))
+            self.binary(std::slice::from_raw_parts(
+                data,
+                ffi::PyBytes_Size(bytes.ptr()) as usize,
+            ))
         }
     }
 
@@ -345,7 +411,8 @@ impl Encoder<'_, '_> {
 
     unsafe fn tuple_items(&mut self, object: *mut ffi::PyObject, n: isize) -> Done {
         for i in 0..n {
-            self.term(ffi::PyTuple_GetItem(object, i)).map_err(|refusal| refusal.at(Step::Item(i as usize)))?;
+            self.term(ffi::PyTuple_GetItem(object, i))
+                .map_err(|refusal| refusal.at(Step::Item(i as usize)))?;
         }
         Ok(())
     }
@@ -367,8 +434,12 @@ impl Encoder<'_, '_> {
                 drop(PyErr::take(self.py));
                 return Err(refuse("list changed while it was encoded"));
             }
-            let item = Obj::share(item);
-            self.term(item.ptr()).map_err(|refusal| refusal.at(Step::Item(i as usize)))?;
+            let done = if self.is_leaf(item) {
+                self.term(item)
+            } else {
+                self.term(Obj::share(item).ptr())
+            };
+            done.map_err(|refusal| refusal.at(Step::Item(i as usize)))?;
         }
         self.out.push(tag::NIL);
         self.room += 1;
@@ -382,14 +453,16 @@ impl Encoder<'_, '_> {
             return false;
         }
         let start = self.out.len();
-        self.out.extend_from_slice(&[tag::STRING, (n >> 8) as u8, n as u8]);
+        self.out
+            .extend_from_slice(&[tag::STRING, (n >> 8) as u8, n as u8]);
         for i in 0..n {
             let item = ffi::PyList_GetItem(object, i);
             if !is_byte(item) {
                 self.out.truncate(start);
                 return false;
             }
-            self.out.push(ffi::PyLong_AsLongLongAndOverflow(item, &mut 0) as u8);
+            self.out
+                .push(ffi::PyLong_AsLongLongAndOverflow(item, &mut 0) as u8);
         }
         true
     }
@@ -406,7 +479,8 @@ impl Encoder<'_, '_> {
         self.enter()?;
         write::head(self.out, tag::LIST, n as u32);
         self.tuple_items(elements.ptr(), n)?;
-        self.term(tail.ptr()).map_err(|refusal| refusal.at(Step::Tail))?;
+        self.term(tail.ptr())
+            .map_err(|refusal| refusal.at(Step::Tail))?;
         self.room += 1;
         Ok(())
     }
@@ -417,9 +491,12 @@ impl Encoder<'_, '_> {
         let (mut position, mut key, mut value) = (0, std::ptr::null_mut(), std::ptr::null_mut());
         let mut left = n;
         while ffi::PyDict_Next(object, &mut position, &mut key, &mut value) != 0 {
-            let (key, value) = (Obj::share(key), Obj::share(value));
-            self.pair(&mut map, key, value)?;
             left -= 1;
+            if self.is_leaf(key) && self.is_leaf(value) {
+                self.leaf_pair(&mut map, key, value)?;
+            } else {
+                self.pair(&mut map, Obj::share(key), Obj::share(value))?;
+            }
         }
         if left != 0 {
             return Err(refuse("dict changed while it was encoded"));
@@ -450,7 +527,12 @@ impl Encoder<'_, '_> {
         self.enter()?;
         write::head(self.out, tag::MAP, n as u32);
         let outside = std::mem::take(&mut self.met);
-        Ok(OpenMap { first: self.out.len(), pairs: n as usize, outside, inside: 0 })
+        Ok(OpenMap {
+            first: self.out.len(),
+            pairs: n as usize,
+            outside,
+            inside: 0,
+        })
     }
 
     #[inline]
@@ -467,6 +549,43 @@ impl Encoder<'_, '_> {
         Ok(())
     }
 
+    /// The same for two leaves, which nobody else can touch meanwhile.
+    #[inline]
+    unsafe fn leaf_pair(
+        &mut self,
+        map: &mut OpenMap,
+        key: *mut ffi::PyObject,
+        value: *mut ffi::PyObject,
+    ) -> Done {
+        if let Err(refusal) = self.term(key) {
+            return Err(refusal.at(Step::Key(Obj::share(key))));
+        }
+        let keys = self.met;
+        if let Err(refusal) = self.term(value) {
+            return Err(refusal.at(Step::Value(Obj::share(key))));
+        }
+        map.inside |= self.met;
+        self.met = keys;
+        Ok(())
+    }
+
+    /// Whether no Python code can run while `object` is encoded, so that it needs no reference of ours. An integer is one
+    /// as long as it is no big one.
+    #[inline]
+    unsafe fn is_leaf(&self, object: *mut ffi::PyObject) -> bool {
+        let kind = ffi::Py_TYPE(object);
+        if kind == &raw mut ffi::PyLong_Type {
+            let mut overflow = 0;
+            ffi::PyLong_AsLongLongAndOverflow(object, &mut overflow);
+            return overflow == 0;
+        }
+        kind == self.codec.classes.atom.ptr
+            || kind == &raw mut ffi::PyBytes_Type
+            || kind == &raw mut ffi::PyUnicode_Type
+            || kind == &raw mut ffi::PyFloat_Type
+            || kind == &raw mut ffi::PyBool_Type
+    }
+
     fn map_end(&mut self, map: OpenMap) -> Done {
         if map.pairs > 1 && met::may_hide_equals(self.met) {
             self.refuse_equal_keys(&map)?;
@@ -480,7 +599,11 @@ impl Encoder<'_, '_> {
     #[cold]
     #[inline(never)]
     fn refuse_equal_keys(&mut self, map: &OpenMap) -> Done {
-        let limits = Limits { depth: MAX_DEPTH, bytes: usize::MAX, ..self.codec.limits };
+        let limits = Limits {
+            depth: MAX_DEPTH,
+            bytes: usize::MAX,
+            ..self.codec.limits
+        };
         let mut reader = Reader::new(self.out, map.first, limits);
         let mut seen = std::collections::HashSet::with_capacity(map.pairs);
         for _ in 0..map.pairs {
@@ -492,7 +615,9 @@ impl Encoder<'_, '_> {
             if !seen.insert(key) {
                 return Err(refuse("two keys of the map are one term in Erlang (a str and bytes, or True and Atom(\"true\"))"));
             }
-            reader.term(&mut Check::default()).map_err(|fault| refuse(format!("a value does not decode again: {fault}")))?;
+            reader
+                .term(&mut Check::default())
+                .map_err(|fault| refuse(format!("a value does not decode again: {fault}")))?;
         }
         Ok(())
     }
@@ -510,14 +635,21 @@ impl Encoder<'_, '_> {
             return Err(self.no_encoding(object, etf));
         }
         let data = ffi::PyBytes_AsString(etf).cast::<u8>();
-        self.out.extend_from_slice(std::slice::from_raw_parts(data, ffi::PyBytes_Size(etf) as usize));
+        self.out.extend_from_slice(std::slice::from_raw_parts(
+            data,
+            ffi::PyBytes_Size(etf) as usize,
+        ));
         ffi::Py_DECREF(etf);
         Ok(())
     }
 
     #[cold]
     #[inline(never)]
-    unsafe fn no_encoding(&mut self, object: *mut ffi::PyObject, etf: *mut ffi::PyObject) -> Box<Refusal> {
+    unsafe fn no_encoding(
+        &mut self,
+        object: *mut ffi::PyObject,
+        etf: *mut ffi::PyObject,
+    ) -> Box<Refusal> {
         let is_pid = ffi::Py_TYPE(object) == self.codec.classes.pid.ptr;
         let kind = if is_pid { "Pid" } else { "Reference" };
         if !etf.is_null() {
@@ -525,7 +657,10 @@ impl Encoder<'_, '_> {
             return refuse(format!("{kind} without encoding"));
         }
         let error = PyErr::fetch(self.py);
-        refuse(format!("{kind} has no Erlang form: {}", error.value(self.py)))
+        refuse(format!(
+            "{kind} has no Erlang form: {}",
+            error.value(self.py)
+        ))
     }
 
     unsafe fn port(&mut self, object: *mut ffi::PyObject) -> Done {
@@ -533,7 +668,10 @@ impl Encoder<'_, '_> {
         self.out.push(tag::V4_PORT);
         self.name(slots[0].get(object), "node of a Port")?;
         let id: u64 = self.number(slots[1].get(object), "id of a Port is no 64-bit number")?;
-        let creation: u32 = self.number(slots[2].get(object), "creation of a Port is no 32-bit number")?;
+        let creation: u32 = self.number(
+            slots[2].get(object),
+            "creation of a Port is no 32-bit number",
+        )?;
         self.out.extend_from_slice(&id.to_be_bytes());
         self.out.extend_from_slice(&creation.to_be_bytes());
         Ok(())
@@ -544,7 +682,10 @@ impl Encoder<'_, '_> {
         self.out.push(tag::EXPORT);
         self.name(slots[0].get(object), "module of an Export")?;
         self.name(slots[1].get(object), "function of an Export")?;
-        let arity: u32 = self.number(slots[2].get(object), "arity of an Export is no 32-bit number")?;
+        let arity: u32 = self.number(
+            slots[2].get(object),
+            "arity of an Export is no 32-bit number",
+        )?;
         write::integer(self.out, arity as i64);
         Ok(())
     }
@@ -570,10 +711,17 @@ impl Encoder<'_, '_> {
         let data = std::slice::from_raw_parts(start, ffi::PyBytes_Size(data.ptr()) as usize);
         match data.first() {
             Some(&tag::NEW_FUN) => {}
-            Some(&tag::FUN) => return Err(refuse("a Fun of tag 117 is not read by any node since OTP 23")),
+            Some(&tag::FUN) => {
+                return Err(refuse(
+                    "a Fun of tag 117 is not read by any node since OTP 23",
+                ))
+            }
             _ => return Err(refuse("data of a Fun is no NEW_FUN_EXT")),
         }
-        let limits = Limits { depth: self.room, ..self.codec.limits };
+        let limits = Limits {
+            depth: self.room,
+            ..self.codec.limits
+        };
         let mut reader = Reader::new(data, 0, limits);
         match reader.term(&mut Check::default()) {
             Ok(()) if reader.position() == data.len() => {
@@ -608,7 +756,9 @@ impl Encoder<'_, '_> {
     fn enter(&mut self) -> Done {
         if self.room == 0 {
             let limit = self.codec.limits.depth;
-            return Err(refuse(format!("nested deeper than max_depth={limit} (or a container holds itself)")));
+            return Err(refuse(format!(
+                "nested deeper than max_depth={limit} (or a container holds itself)"
+            )));
         }
         self.room -= 1;
         Ok(())
@@ -617,7 +767,10 @@ impl Encoder<'_, '_> {
     #[inline]
     fn check_size(&self, n: usize) -> Done {
         if n > self.codec.limits.bytes {
-            return Err(refuse(format!("{n} bytes exceed max_bytes={}", self.codec.limits.bytes)));
+            return Err(refuse(format!(
+                "{n} bytes exceed max_bytes={}",
+                self.codec.limits.bytes
+            )));
         }
         Ok(())
     }
@@ -634,7 +787,11 @@ impl Encoder<'_, '_> {
     #[cold]
     #[inline(never)]
     fn foreign(&mut self, error: PyErr) -> Box<Refusal> {
-        Box::new(Refusal { what: String::new(), way: Vec::new(), error: Some(error) })
+        Box::new(Refusal {
+            what: String::new(),
+            way: Vec::new(),
+            error: Some(error),
+        })
     }
 }
 
@@ -659,4 +816,3 @@ unsafe fn is_byte(item: *mut ffi::PyObject) -> bool {
     let value = ffi::PyLong_AsLongLongAndOverflow(item, &mut overflow);
     overflow == 0 && (0..256).contains(&value)
 }
-
