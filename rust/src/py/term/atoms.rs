@@ -12,13 +12,16 @@ use super::object::Obj;
 const FRONT: usize = 1024;
 const PIDS: usize = 1024;
 
+/// The bytes of an atom or pid, and its object.
+type Known = (Box<[u8]>, Py<PyAny>);
+
 /// Every distinct atom decoded so far; `true`, `false` and the atom of `None` stand in it as the Python constants.
 pub struct Atoms {
     /// Slot of the cheap hash -> position in `all` + 1. Only a hint: whoever finds collisions for it gains nothing but the
     /// way through `index`, whose hash is keyed.
     front: Box<[u32; FRONT]>,
     index: HashMap<Box<[u8]>, u32>,
-    all: Vec<(Box<[u8]>, Py<PyAny>)>,
+    all: Vec<Known>,
     limit: usize,
     constants: usize,
 }
@@ -90,7 +93,7 @@ impl Atoms {
 
 /// The pids met last, by their encoding.
 pub struct Pids {
-    slots: Vec<Option<(Box<[u8]>, Py<PyAny>)>>,
+    slots: Vec<Option<Known>>,
 }
 
 impl Pids {
@@ -112,7 +115,7 @@ impl Pids {
     }
 
     /// The caller drops what had the place before, outside of the table.
-    pub fn insert(&mut self, raw: &[u8], object: Py<PyAny>) -> Option<(Box<[u8]>, Py<PyAny>)> {
+    pub fn insert(&mut self, raw: &[u8], object: Py<PyAny>) -> Option<Known> {
         self.slots[Self::slot(raw)].replace((raw.into(), object))
     }
 
