@@ -176,7 +176,7 @@ class Connection:
     def resume(self) -> None:
         self._native.resume()
 
-    async def probe(self, timeout: float) -> bool:  # noqa: ASYNC109 - silence is an answer
+    async def probe(self, timeout: float) -> bool:
         """Whether the peer gives a sign of life within ``timeout`` seconds; asks it for one."""
         before = self._native.ping()
         deadline = self._transport.loop.time() + timeout
@@ -326,7 +326,7 @@ class QuicTransport:
         host: str,
         port: int,
         *,
-        timeout: float,  # noqa: ASYNC109 - the error names the address
+        timeout: float,
         server_name: str | None = None,
     ) -> Connection:
         """Connect to a peer; the handler of the result has to be set before ``start_dist``.
