@@ -79,9 +79,10 @@ options! {
     socket_buffer = 4 << 20;
     /// UDP payload for peers on this host: what loopback takes whole. Erlang's stack advertises 1452 and gets that.
     local_mtu = 64_000;
-    /// Bytes in flight to a peer on this host, but at most a quarter of the socket's buffer. More was not faster.
-    local_window = 256 << 10;
-    /// How often the watcher looks whether the event loop comes round; 0: no watcher.
+    /// Bytes in flight to a peer on this host, but at most a quarter of the socket's buffer: a loop that
+    /// stalls takes that much per turn.
+    local_window = 1 << 20;
+    /// How often the watcher looks whether an idle event loop comes round; 0: no watcher.
     watcher_ms = 50;
 }
 

@@ -1,9 +1,9 @@
 //! The mutex around the core, and the thread that stands in for an event loop that does not come round.
 //!
 //! User code may block the loop for many seconds. Meanwhile peers would see neither acknowledgements nor
-//! keep-alives and declare a healthy node dead. So a thread looks every `watcher_ms` whether the loop has come
-//! round; if it has not although a socket is readable, a timer overdue or a send waiting, the thread does the I/O
-//! itself: it receives, acknowledges, sends what is already encoded. It needs no GIL and hands nothing to Python;
+//! keep-alives and declare a healthy node dead. So a thread looks, every few milliseconds while there is traffic and
+//! every `watcher_ms` otherwise, whether the loop has come round; if it has not although a socket is readable, a
+//! timer overdue or a send waiting, the thread does the I/O itself: it receives, acknowledges, sends what is already encoded. It needs no GIL and hands nothing to Python;
 //! what arrives stays encoded in QUIC's receive buffers, bounded by flow control, until the loop comes back.
 
 use super::endpoint::Core;
@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 
 /// A timer this late means that the loop is stuck, not merely busy.
 const OVERDUE: Duration = Duration::from_millis(30);
-/// While it stands in, the thread looks this often.
-const STANDING_IN: Duration = Duration::from_millis(5);
+/// How often it looks while there is traffic: a loop that stalls for some milliseconds in each turn must not let the
+/// socket's buffer overflow.
+const BUSY: Duration = Duration::from_millis(4);
 
 /// The core of an endpoint, shared by the event loop's thread and the watcher.
 pub struct Shared {
@@ -184,12 +185,9 @@ fn watch(shared: &Shared, interval: Duration) {
     let mut pause = interval;
     while !shared.sleep(pause) {
         let visits = shared.visits.load(Ordering::Relaxed);
-        pause = interval;
-        if visits != seen {
-            seen = visits;
-        } else if shared.stand_in() {
-            pause = STANDING_IN;
-        }
+        let busy = visits != seen || shared.stand_in();
+        seen = visits;
+        pause = if busy { BUSY } else { pause * 2 }.min(interval);
     }
 }
 
