@@ -7,10 +7,11 @@
 
 use super::channel::{Channel, State};
 use super::options::{varint, Options};
-use super::{CloseReason, Event};
+use super::reason::{close_reason, CloseReason};
+use super::Event;
 use crate::frame::{Deframer, Limits, RawMessage};
 use bytes::Bytes;
-use quinn_proto::{ConnectionError, Dir, ReadError, Side, StreamEvent, StreamId, VarInt};
+use quinn_proto::{Dir, ReadError, Side, StreamEvent, StreamId, VarInt};
 use rustls::pki_types::CertificateDer;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -664,50 +665,4 @@ fn is_user(stream: u64) -> bool {
 
 fn stream_id(id: u64) -> StreamId {
     VarInt::from_u64(id).unwrap_or(VarInt::MAX).into()
-}
-
-/// Says what ended a connection in the words of net/quic.py.
-fn close_reason(error: ConnectionError) -> CloseReason {
-    match error {
-        ConnectionError::ApplicationClosed(close) => CloseReason {
-            kind: "application",
-            code: close.error_code.into(),
-            text: String::from_utf8_lossy(&close.reason).into_owned(),
-        },
-        ConnectionError::ConnectionClosed(close) => CloseReason {
-            kind: "transport",
-            code: close.error_code.into(),
-            text: transport_text("the peer closed", close.error_code.into(), &close.reason),
-        },
-        ConnectionError::TransportError(error) => CloseReason {
-            kind: "transport",
-            code: error.code.into(),
-            text: transport_text("closed", error.code.into(), error.reason.as_bytes()),
-        },
-        ConnectionError::VersionMismatch => {
-            CloseReason::new("transport", "the peer speaks no common QUIC version")
-        }
-        ConnectionError::Reset => {
-            CloseReason::new("reset", "the peer restarted and lost the connection")
-        }
-        ConnectionError::TimedOut => {
-            CloseReason::new("timeout", "no packet within the idle timeout")
-        }
-        ConnectionError::LocallyClosed => CloseReason::new("local", ""),
-        ConnectionError::CidsExhausted => CloseReason::new("transport", "out of connection ids"),
-    }
-}
-
-fn transport_text(who: &str, code: u64, reason: &[u8]) -> String {
-    let reason = String::from_utf8_lossy(reason);
-    let what = match code {
-        0x02 => "connection refused: too many unauthenticated connections".to_owned(),
-        0x178 => "no common ALPN; a distribution node offers erlang-dist".to_owned(),
-        0x100..=0x1ff => format!("TLS alert {}", code & 0xff),
-        _ => format!("QUIC error {code:#x}"),
-    };
-    match reason.is_empty() {
-        true => format!("{who}: {what}"),
-        false => format!("{who}: {what} ({reason})"),
-    }
 }

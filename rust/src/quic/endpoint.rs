@@ -3,8 +3,9 @@
 use super::channel::Channel;
 use super::connection::{Budget, Connection, Phase};
 use super::options::Options;
+use super::reason::CloseReason;
 use super::socket::{Arena, Socket, ARENA, MAX_SEND};
-use super::{tls, CloseReason, Event, Link};
+use super::{tls, Event, Link};
 use crate::frame::Limits;
 use bytes::BytesMut;
 use quinn_proto::{

@@ -11,11 +11,13 @@ pub mod congestion;
 pub mod connection;
 pub mod endpoint;
 pub mod options;
+pub mod reason;
 pub mod socket;
 pub mod tls;
 pub mod watcher;
 
 use crate::frame::RawMessage;
+use reason::CloseReason;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -53,22 +55,4 @@ pub struct Link {
     pub is_dialer: bool,
     pub peer: SocketAddr,
     pub local: SocketAddr,
-}
-
-/// Why a connection ended; `kind` is one of the words of `CloseReason.kind` in net/quic.py.
-#[derive(Debug, Clone)]
-pub struct CloseReason {
-    pub kind: &'static str,
-    pub code: u64,
-    pub text: String,
-}
-
-impl CloseReason {
-    pub fn new(kind: &'static str, text: impl Into<String>) -> Self {
-        Self {
-            kind,
-            code: 0,
-            text: text.into(),
-        }
-    }
 }

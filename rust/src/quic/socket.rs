@@ -210,13 +210,21 @@ fn is_icmp(error: &io::Error) -> bool {
     )
 }
 
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 enum Report {
     Unreachable(Option<SocketAddr>),
     Other,
 }
 
+/// Other systems have no error queue: there a dead peer is found by the idle timeout.
+#[cfg(not(target_os = "linux"))]
+fn next_error(_fd: RawFd) -> Option<Report> {
+    None
+}
+
 /// Reads one entry of the error queue. quinn-udp's own reader drops the destination that failed, and on a listening
 /// socket with many peers the destination is what matters.
+#[cfg(target_os = "linux")]
 fn next_error(fd: RawFd) -> Option<Report> {
     let mut data = [0u8; 64];
     let mut control = [0u64; 64]; // u64 for the alignment of cmsghdr
@@ -262,6 +270,7 @@ fn next_error(fd: RawFd) -> Option<Report> {
     Some(Report::Other)
 }
 
+#[cfg(target_os = "linux")]
 fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match i32::from(storage.ss_family) {
         libc::AF_INET => {
