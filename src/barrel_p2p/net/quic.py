@@ -415,12 +415,17 @@ class QuicTransport:
 
     def _handle(self, events: list[Event]) -> None:
         self._flush_follows = True
+        answers = False
         try:
             for event in events:
+                answers = answers or event[0] == _native.MESSAGES
                 self._dispatch[event[0]](*event[1:])
         finally:
-            self._flush_follows = False
-            self._flush()
+            if answers:
+                # Whom the messages woke runs first: an answer and the acknowledgement then share a packet.
+                self.loop.call_soon(self._flush)
+            else:
+                self._flush()
 
     def _wake(self) -> None:
         """Called by the extension when the first thing is queued: flush once in this turn of the loop."""
@@ -428,6 +433,7 @@ class QuicTransport:
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        self._flush_follows = False
         if self._endpoint is None:
             return
         delay = self._endpoint.flush()
