@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUST   := $(shell find rust/src -name '*.rs') rust/Cargo.toml rust/Cargo.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick docs sim fuzz clean erlang
+.PHONY: help setup demo test lint format bench bench-quick docs sim clean erlang
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -45,6 +45,12 @@ lint: setup  ## ruff, mypy --strict, stubtest, rustfmt, clippy
 
 format: setup  ## Format Python and Rust
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cargo fmt --manifest-path rust/Cargo.toml
+
+sim: setup  ## The protocol machines under generated schedules and faults
+	$(BIN)/python -m pytest tests/property
+
+docs: setup  ## Build the documentation into site/, warnings are errors
+	$(BIN)/mkdocs build --quiet
 
 bench: setup erlang  ## The whole benchmark beside its rivals; writes benchmarks/results/latest.json
 	$(BIN)/python benchmarks/run.py
