@@ -6,6 +6,7 @@ do next (the message). ``ExitReason`` errors carry the Erlang term that an Erlan
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -17,7 +18,14 @@ class BarrelError(Exception):
 
 
 class ConfigError(BarrelError):
-    """An option, a name or a path given to ``Node`` can't be used; the message says which and why."""
+    """An option, a name or a path given to ``Node`` can't be used; the message says which and why.
+
+    ``option`` is the name of the option at fault, None where it is not one option alone.
+    """
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class NotInProcess(BarrelError):
@@ -44,21 +52,36 @@ class ProtocolError(BarrelError):
 
 
 class AuthError(ProtocolError):
-    """The Ed25519 exchange failed. ``reason`` is a short word such as ``key_mismatch``; ``peer`` the claimed name."""
+    """The Ed25519 exchange failed. ``reason`` is a short word such as ``key_mismatch``; ``peer`` the claimed name.
 
-    def __init__(self, reason: str, message: str, peer: str | None = None) -> None:
+    ``details`` holds the values behind the message, for programs: ``presented`` and ``pinned`` (public keys),
+    ``clock_offset_ms`` and ``allowed_ms``, ``answered`` (the name of the node that answered instead).
+    """
+
+    def __init__(
+        self, reason: str, message: str, peer: str | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.peer = peer
+        self.details: Mapping[str, Any] = details or {}
 
 
 class HandshakeError(ProtocolError):
-    """The distribution handshake failed. ``reason`` is a short word such as ``bad_cookie``."""
+    """The distribution handshake failed. ``reason`` is a short word such as ``bad_cookie``.
 
-    def __init__(self, reason: str, message: str, peer: str | None = None) -> None:
+    ``details`` holds the values behind the message, for programs: ``missing_flags`` (their names), ``waiting_for``
+    (what was due when the peer fell silent), ``answered`` (the name of the node that answered instead); and what the
+    key exchange had shown before: ``public_key``, ``first_contact``, ``clock_offset_ms``.
+    """
+
+    def __init__(
+        self, reason: str, message: str, peer: str | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.peer = peer
+        self.details: Mapping[str, Any] = details or {}
 
 
 # --- what happened to a process, a call or a node ---------------------------------------------------------------
@@ -115,7 +138,17 @@ class CallTimeout(CallError, TimeoutError):
 
 
 class NotConnected(BarrelError):
-    """There is no connection to the node, and none could be made; the message says what was tried."""
+    """There is no connection to the node, and none could be made; the message says what was tried.
+
+    ``reason`` is a short word: ``unknown_address`` (no place knows where it listens), ``no_answer`` (silence),
+    ``unreachable`` (its host says that nobody listens there), ``transport`` (QUIC or TLS failed, ``code`` is the QUIC
+    error code), or another word of ``net.quic.CloseKind``; empty where none of these fits.
+    """
+
+    def __init__(self, message: str, reason: str = "", code: int = 0) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.code = code
 
 
 class ChannelOverflow(BarrelError):

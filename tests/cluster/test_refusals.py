@@ -53,6 +53,7 @@ def test_another_key_for_a_pinned_name_is_refused(tmp_path: Path, caplog: pytest
             await alice.connect(false_bob.name)
         assert ours.value.reason == "key_mismatch"
         assert alice.keys.fingerprint not in str(ours.value)
+        assert ours.value.details["pinned"] == alice.keys.pins[false_bob.name] != ours.value.details["presented"]
 
         alice.keys.unpin(false_bob.name)  # the remedy that the message names
         await alice.connect(false_bob.name)
@@ -133,8 +134,9 @@ def test_a_port_where_nobody_listens_is_noticed_at_once(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         alice = await cluster.node("alice")
         before = asyncio.get_running_loop().time()
-        with pytest.raises(NotConnected):
+        with pytest.raises(NotConnected) as error:
             await alice.connect("ghost@127.0.0.1", ("127.0.0.1", 9))
+        assert error.value.reason == "unreachable"
         assert asyncio.get_running_loop().time() - before < 5
 
     run(story, tmp_path)

@@ -21,7 +21,8 @@ import ipaddress
 import logging
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from barrel_p2p.disk.files import make_directory, unusable, write_atomic
@@ -45,6 +46,15 @@ _ENDPOINT = re.compile(
 )
 
 _log = logging.getLogger("barrel_p2p.discovery")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one place said about a node: ``text`` in words; ``addresses`` to dial, empty if it led nowhere."""
+
+    place: str
+    text: str
+    addresses: tuple[Address, ...] = ()
 
 
 class Discovery:
@@ -90,14 +100,29 @@ class Discovery:
             ConfigError: ``name`` is no node name.
             NotConnected: no place knows it; the message says what each of them answered.
         """
-        node = validate_node_name(name)
         tried: list[str] = []
-        for place, host, port in self._candidates(node, tried):
-            addresses = await self._addresses(host)
-            if addresses:
-                return [(address, port) for address in addresses]
-            tried.append(f"{place} says {host}:{port}, but the host name {host} does not resolve")
-        raise NotConnected(f"nobody knows where {node} listens: {'; '.join(tried)}")
+        async for answer in self.ask(name):
+            if answer.addresses:
+                return list(answer.addresses)
+            tried.append(f"{answer.place} {answer.text}")
+        raise NotConnected(f"nobody knows where {name} listens: {'; '.join(tried)}", "unknown_address")
+
+    async def ask(self, name: str) -> AsyncIterator[Answer]:
+        """What each place says about a node, one after the other; ``lookup`` takes the first with addresses.
+
+        Raises:
+            ConfigError: ``name`` is no node name.
+        """
+        for place, entry in self._places(validate_node_name(name)):
+            if isinstance(entry, str):
+                yield Answer(place, entry)
+                continue
+            host, port = entry
+            addresses = tuple((address, port) for address in await self._addresses(host))
+            text = f"says {host}:{port}"
+            yield Answer(
+                place, text if addresses else f"{text}, but the host name {host} does not resolve", addresses
+            )
 
     def publish(self, name: str, port: int) -> None:
         """Write this node's endpoint file: its host (after the ``@``) and the port it really listens on.
@@ -140,19 +165,13 @@ class Discovery:
 
     # --- the three places -----------------------------------------------------------------------------------
 
-    def _candidates(self, node: Atom, tried: list[str]) -> Iterator[tuple[str, str, int]]:
-        if node in self._static:
-            yield ("the static table", *self._static[node])
-        else:
-            tried.append("it is not in the static table")
+    def _places(self, node: Atom) -> Iterator[tuple[str, Address | str]]:
+        """Each place with the host and port that it gives, or with what is wrong in words."""
+        yield "the static table", self._static.get(node, "does not list it")
         path = self._path(node)
         if path is not None:
-            entry = self._read_file(path)
-            if isinstance(entry, tuple):
-                yield (str(path), *entry)
-            else:
-                tried.append(f"{path} {entry}")
-        yield ("its name", host_of(node), self.own_port or DEFAULT_PORT)
+            yield str(path), self._read_file(path)
+        yield "its name", (host_of(node), self.own_port or DEFAULT_PORT)
 
     def _path(self, node: Atom) -> Path | None:
         if self._directory is None or len(node) > MAX_NODE_NAME_IN_FILE:
@@ -232,4 +251,4 @@ def _checked(name: str, entry: object) -> Address:
     )
 
 
-__all__ = ["DEFAULT_PORT", "Address", "Discovery", "parse_endpoint", "resolve_host"]
+__all__ = ["DEFAULT_PORT", "Address", "Answer", "Discovery", "parse_endpoint", "resolve_host"]

@@ -358,7 +358,7 @@ class QuicTransport:
                 await dialed
         except TimeoutError:
             connection.close(0, "dial timeout")
-            raise NotConnected(f"no answer from {where} (UDP) within {timeout:g} s") from None
+            raise NotConnected(f"no answer from {where} (UDP) within {timeout:g} s", "no_answer") from None
         except BaseException:
             connection.close(0, "dial cancelled")
             raise
@@ -477,7 +477,7 @@ class QuicTransport:
         dialed = self._dials.get(id)
         if dialed is not None and not dialed.done():
             host, port = connection.peer_address
-            dialed.set_exception(NotConnected(f"{host}:{port}: {text or kind}"))
+            dialed.set_exception(NotConnected(f"{host}:{port}: {text or kind}", kind, code))
         self.guard(connection, connection._closed, CloseReason(kind, code, text))
 
     def _detached(self, fd: int) -> None:

@@ -16,6 +16,7 @@ from barrel_p2p.errors import ChannelOverflow
 from barrel_p2p.net.quic import NO_MESSAGE, CloseReason, Connection
 from barrel_p2p.process.gate import Gate
 from barrel_p2p.process.process import BoundedProcess, Process
+from barrel_p2p.proto.auth import Authenticated
 from barrel_p2p.term.types import Atom, Pid
 
 log = logging.getLogger("barrel_p2p.channel")
@@ -41,6 +42,7 @@ class Channel:
         flags: What both sides can do (``proto.flags``).
         gate: Closed while the channel is busy.
         unlinks: Links being removed: (local pid, remote pid) -> id of the UNLINK_ID not yet acknowledged.
+        proven: What the key exchange proved, None on a carrier without one.
     """
 
     __slots__ = (
@@ -52,6 +54,7 @@ class Channel:
         "flags",
         "gate",
         "name",
+        "proven",
         "public_key",
         "received_messages",
         "sent_messages",
@@ -76,6 +79,7 @@ class Channel:
         self.flags = flags
         self.creation = creation
         self.public_key = public_key
+        self.proven: Authenticated | None = None
         self.gate = Gate()
         self.unlinks: dict[tuple[Pid, Pid], int] = {}
         self.waiting_for: dict[

@@ -134,7 +134,7 @@ class _Establishing:
                 if isinstance(event, Authenticated):
                     self._proven(event)
                 elif isinstance(event, Failed):
-                    self._end(AuthError(event.reason, event.message, self._auth.peer))
+                    self._end(AuthError(event.reason, event.message, self._auth.peer, event.details))
                 elif isinstance(event, NeedData):
                     break
             else:
@@ -145,11 +145,23 @@ class _Establishing:
                 elif isinstance(dist_event, Connected):
                     self._connected(dist_event)
                 elif isinstance(dist_event, Failed):
-                    self._end(HandshakeError(dist_event.reason, dist_event.message, self._handshake.peer))
+                    details = {**self._shown(), **dist_event.details}
+                    self._end(HandshakeError(dist_event.reason, dist_event.message, self._handshake.peer, details))
                 elif isinstance(dist_event, NeedData):
                     break
         if not self.over:
             self._arm()
+
+    def _shown(self) -> dict[str, object]:
+        """What the key exchange brought to light, for an error that comes later."""
+        proven = self._authenticated
+        if proven is None:
+            return {}
+        return {
+            "public_key": proven.public_key,
+            "first_contact": proven.first_contact,
+            "clock_offset_ms": proven.clock_offset_ms,
+        }
 
     def _write_auth(self) -> None:
         data = self._auth.data_to_send()
@@ -218,6 +230,7 @@ class _Establishing:
             exact_empty_str=bool(event.flags & Flags.PYTHON),
         )
         channel = self.identity.make_channel(event.peer, self.connection, event, proven.public_key)
+        channel.proven = proven
         self.connection.handler = channel
         log.info(
             "%s is connected: cookies agree, the channel is up after %.1f ms",

@@ -71,31 +71,39 @@ class Options:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; known options: {', '.join(known)}"
-                raise ConfigError(f"Node has no option {name!r}{hint}")
+                raise ConfigError(f"Node has no option {name!r}{hint}", name)
         options = cls(**given)
         options._check()
         return options
 
     def _check(self) -> None:
-        def require(ok: bool, text: str) -> None:
+        def require(ok: bool, option: str, text: str) -> None:
             if not ok:
-                raise ConfigError(text)
+                raise ConfigError(text, option)
 
-        require(self.proto_dist == "barrel_p2p", f"proto_dist must be 'barrel_p2p', not {self.proto_dist!r}")
+        require(
+            self.proto_dist == "barrel_p2p",
+            "proto_dist",
+            f"proto_dist must be 'barrel_p2p', not {self.proto_dist!r}",
+        )
         require(
             self.trust_mode in ("tofu", "strict"),
+            "trust_mode",
             f"trust_mode must be 'tofu' or 'strict', not {self.trust_mode!r}",
         )
         require(
             isinstance(self.listen_port, int) and 0 <= self.listen_port <= 65535,
+            "listen_port",
             f"listen_port must be a UDP port from 0 to 65535, not {self.listen_port!r}",
         )
         require(
             isinstance(self.cookie, str) and 0 < len(self.cookie) <= 255,
+            "cookie",
             "cookie must be a text of 1 to 255 characters",
         )
         require(
             not (self.cookie_only_nodes and self.cookie == DEFAULT_COOKIE),
+            "cookie_only_nodes",
             "cookie_only_nodes lets nodes in with the cookie alone, and the cookie is the public default: set cookie=",
         )
         for name in (
@@ -109,8 +117,12 @@ class Options:
             "max_unauthenticated",
         ):
             value = getattr(self, name)
-            require(isinstance(value, int) and value > 0, f"{name} must be a whole number above 0, not {value!r}")
-        require(self.send_high_water < self.send_hard_limit, "send_high_water must be below send_hard_limit")
+            require(isinstance(value, int) and value > 0, name, f"{name} must be a whole number above 0, not {value!r}")
+        require(
+            self.send_high_water < self.send_hard_limit,
+            "send_high_water",
+            f"send_high_water ({self.send_high_water}) must be below send_hard_limit ({self.send_hard_limit})",
+        )
         for name, address in self.peers.items():
             require(
                 isinstance(address, tuple)
@@ -118,5 +130,6 @@ class Options:
                 and isinstance(address[0], str)
                 and isinstance(address[1], int)
                 and 0 < address[1] <= 65535,
+                "peers",
                 f"peers[{name!r}] must be (host, port), not {address!r}",
             )

@@ -30,9 +30,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -88,12 +88,13 @@ class Authenticated:
     """The peer is who it says. ``public_key`` is None for a cookie-only peer, of which nothing was proven.
 
     ``first_contact`` is True when no key was pinned for it: the driver pins ``public_key`` once the cookie
-    was right too.
+    was right too. ``clock_offset_ms`` is how far its clock is ahead of ours, the way of its message included.
     """
 
     peer: Atom
     public_key: bytes | None
     first_contact: bool = False
+    clock_offset_ms: int | None = field(default=None, compare=False)
 
 
 class _State(Enum):
@@ -139,6 +140,7 @@ class _Exchange:
         self._peer_key = b""
         self._challenge: Challenge | None = None  # ours, once sent
         self._challenged_at = 0.0
+        self._clock_offset_ms: int | None = None
 
     # --- the public face ------------------------------------------------------------------------------------
 
@@ -240,7 +242,7 @@ class _Exchange:
         if verdict in (PinVerdict.ACCEPT, PinVerdict.NEW):
             return True
         word, text = pin_fault(verdict, self.peer, self._peer_key)
-        self._fail(word, text)
+        self._fail(word, text, presented=self._peer_key, pinned=verdict.pinned)
         return False
 
     def _send_challenge(self, now: float, wall_ms: int) -> None:
@@ -251,12 +253,15 @@ class _Exchange:
     def _answer(self, challenge: Challenge, wall_ms: int) -> bool:
         """Sign the peer's challenge, if its clock is near enough to ours; False after a failure."""
         off, allowed = challenge.timestamp - wall_ms, 2 * self._config.window_ms
+        self._clock_offset_ms = off
         if abs(off) > allowed:
             self._fail(
                 "clock_skew",
                 f"The clock of {self._who} is {abs(off) / 1000:.1f} s {'ahead of' if off > 0 else 'behind'} "
                 "ours, "
                 f"{allowed / 1000:g} s are allowed. Set both clocks (NTP) and connect again.",
+                clock_offset_ms=off,
+                allowed_ms=allowed,
             )
             return False
         own = self._config.public_key
@@ -291,13 +296,15 @@ class _Exchange:
         """Check the pin once more (another connection may have set it meanwhile) and be done."""
         assert self.peer is not None
         first = self._check_pin(self.peer, self._peer_key) == PinVerdict.NEW
-        self._end(Authenticated(self.peer, self._peer_key, first))
+        self._end(Authenticated(self.peer, self._peer_key, first, self._clock_offset_ms))
 
     def _send(self, frame: Frame) -> None:
         self._out += encode(frame)
 
-    def _fail(self, reason: str, message: str) -> None:
-        self._end(Failed(reason, message))
+    def _fail(self, reason: str, message: str, **details: Any) -> None:
+        if self._clock_offset_ms is not None:
+            details.setdefault("clock_offset_ms", self._clock_offset_ms)
+        self._end(Failed(reason, message, details))
 
     def _end(self, event: Authenticated | Failed) -> None:
         self._state = _State.OVER
@@ -350,6 +357,7 @@ class AuthDialer(_Exchange):
                 f"We dialled {self.peer}, but {hello.name} answered. The address of {self.peer} is wrong or "
                 "old: "
                 "look at peers= and the discovery directory.",
+                answered=hello.name,
             )
         elif self._accept_identity(hello):
             self._send_challenge(now, wall_ms)
@@ -423,9 +431,9 @@ class AuthAcceptor(_Exchange):
             self._send(Ok())
             self._authenticated()
 
-    def _fail(self, reason: str, message: str) -> None:
+    def _fail(self, reason: str, message: str, **details: Any) -> None:
         self._send(Fail(WIRE_REASON.get(reason, reason)))
-        super()._fail(reason, message)
+        super()._fail(reason, message, **details)
 
 
 __all__ = ["AuthAcceptor", "AuthConfig", "AuthDialer", "Authenticated", "Failed", "NeedData", "PinVerdict"]

@@ -25,7 +25,7 @@ import hmac
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from barrel_p2p.errors import ConfigError, InternalError
 from barrel_p2p.proto import handshake_messages as wire
@@ -180,7 +180,7 @@ class _Handshake:
             )
         else:
             waited = f"{self._who} was silent for {limit} while we waited for {self._state.value}."
-            self._fail("timeout", f"{waited} {self._silence()}")
+            self._fail("timeout", f"{waited} {self._silence()}", waiting_for=self._state.value)
 
     def connection_lost(self, why: str = "") -> None:
         """Tell the machine that the connection is gone."""
@@ -188,7 +188,7 @@ class _Handshake:
             self._out.clear()
             detail = f" ({why})" if why else ""
             text = f"The connection to {self._who} closed{detail} while we waited for {self._state.value}. "
-            self._fail("closed", text + self._silence())
+            self._fail("closed", text + self._silence(), waiting_for=self._state.value)
 
     @property
     def trailing_data(self) -> bytes:
@@ -273,10 +273,10 @@ class _Handshake:
             bad.reason, f"{self._who} sent {bad.detail}. It is no Erlang or barrel_p2p node, or faulty."
         )
 
-    def _fail(self, reason: str, message: str) -> None:
+    def _fail(self, reason: str, message: str, **details: Any) -> None:
         self._state = _State.OVER
         self._in.clear()
-        self._events.append(Failed(reason, message))
+        self._events.append(Failed(reason, message, details))
 
     def _silence(self) -> str:
         return "It may be overloaded; try again."
@@ -345,9 +345,10 @@ class HandshakeDialer(_Handshake):
                 "name_mismatch",
                 f"We dialled {self.peer}, but {message.name!r} answered. The address of {self.peer} is wrong "
                 "or old.",
+                answered=message.name,
             )
         elif lacking:
-            self._fail("missing_flags", _lacks(self.peer, lacking))
+            self._fail("missing_flags", _lacks(self.peer, lacking), missing_flags=explain(lacking))
         else:
             self._peer_flags, self._peer_creation = expand(message.flags), message.creation
             self._send(wire.answer(self._challenge, self._config.digest(message.challenge)))
@@ -443,7 +444,7 @@ class HandshakeAcceptor(_Handshake):
             self.peer = Atom(message.name)
             self._peer_flags, self._peer_creation = expand(message.flags), message.creation
             if lacking := missing(message.flags, self._config.required):
-                self._refuse("missing_flags", _lacks(self.peer, lacking))
+                self._refuse("missing_flags", _lacks(self.peer, lacking), missing_flags=explain(lacking))
             else:
                 self._state = _State.DECIDING
                 self._events.append(PeerNamed(self.peer, self._peer_flags, message.creation))
@@ -475,10 +476,10 @@ class HandshakeAcceptor(_Handshake):
         else:
             super()._on_bad(bad)
 
-    def _refuse(self, reason: str, message: str) -> None:
+    def _refuse(self, reason: str, message: str, **details: Any) -> None:
         """Fail, and say so in the one word that the protocol has for it."""
         self._send(wire.status("not_allowed"))
-        self._fail(reason, message)
+        self._fail(reason, message, **details)
 
 
 def _lacks(peer: Atom, flags: Flags) -> str:

@@ -8,7 +8,9 @@ a machine is over: it ignores input and answers ``NeedData``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,12 @@ class Failed:
     holds).
 
     ``reason`` is a short word for metrics and for ``AuthError``/``HandshakeError``; ``message`` says whose
-    fault it is and what to do.
+    fault it is and what to do; ``details`` has the values in it, for programs (see the two errors).
     """
 
     reason: str
     message: str
+    details: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 NEED_DATA = NeedData()

@@ -53,8 +53,9 @@ def test_a_failed_search_says_what_every_place_said(tmp_path: Path) -> None:
     (tmp_path / f"{BOB}.endpoint").write_text("{oops}.")
     with pytest.raises(NotConnected) as caught:
         find(Discovery(directory=tmp_path, resolve=nowhere))
+    assert caught.value.reason == "unknown_address"
     message = str(caught.value)
-    assert "not in the static table" in message and "does not hold" in message
+    assert "the static table does not list it" in message and "does not hold" in message
     assert "host.example does not resolve" in message
 
 

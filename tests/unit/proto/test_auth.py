@@ -94,6 +94,8 @@ def test_a_key_other_than_the_pinned_one_is_refused_by_the_acceptor() -> None:
     log = pair.bob_saw[0].message  # type: ignore[union-attr]
     assert fingerprint(ALICE_KEYS.public) in log and fingerprint(EVE_KEYS.public) in log and "unpin" in log
     assert fingerprint(EVE_KEYS.public) in pair.alice_saw[0].message  # type: ignore[union-attr]
+    details = {"presented": EVE_KEYS.public, "pinned": ALICE_KEYS.public}
+    assert pair.bob_saw[0].details == details  # type: ignore[union-attr]
 
 
 def test_a_key_other_than_the_pinned_one_is_refused_by_the_dialer_before_it_signs_anything() -> None:
@@ -171,7 +173,9 @@ def test_a_late_signature_is_refused() -> None:
 
 @pytest.mark.parametrize("skew", [60_000, -60_000, 0])
 def test_clocks_may_differ_by_a_minute(skew: int) -> None:
-    assert AuthPair(skew=skew).run().reasons == ("ok", "ok")
+    pair = AuthPair(skew=skew).run()
+    assert pair.reasons == ("ok", "ok")
+    assert pair.alice_saw[0].clock_offset_ms == skew  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("skew", "word"), [(60_001, "ahead of"), (-3_600_000, "behind")])
@@ -180,6 +184,7 @@ def test_clocks_further_apart_are_refused_with_the_difference(skew: int, word: s
     assert pair.reasons[0] == "clock_skew"
     message = pair.alice_saw[0].message  # type: ignore[union-attr]
     assert word in message and f"{abs(skew) / 1000:.1f} s" in message
+    assert pair.alice_saw[0].details == {"clock_offset_ms": skew, "allowed_ms": 60_000}  # type: ignore[union-attr]
 
 
 def test_the_acceptor_tells_the_dialer_about_the_clock() -> None:

@@ -140,6 +140,7 @@ def test_missing_flags_are_named_on_the_dialer() -> None:
     alice.receive_data(b"sok" + wire.challenge(old, 1, 4, BOB), now=0)
     (event,) = events_of(alice)
     assert event.reason == "missing_flags" and "BIG_CREATION" in event.message
+    assert event.details == {"missing_flags": ["BIG_CREATION"]}
 
 
 def test_another_node_than_the_dialled_one_is_refused() -> None:
