@@ -21,6 +21,10 @@ const FIRST_FRAGMENT: u8 = 69;
 const NEXT_FRAGMENT: u8 = 70;
 const PASS_THROUGH: u8 = 112;
 
+/// Bytes of terms in one fragment, as OTP has it. An upstream node appends what arrives to its frame and copies all of it
+/// each time, so the time it takes grows with the square of the frame: one of 4 MiB kept it busy for 11 s.
+const FRAGMENT: usize = 64 * 1024;
+
 /// Bounds on what a peer can make us hold.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -336,6 +340,45 @@ pub fn finish(out: &mut [u8], start: usize) -> bool {
     }
 }
 
+/// Splits the frame that began at `start`, if it is a long one, into fragments with the id `sequence`, in place.
+/// The control term, which ends at `control_end`, must stand in the first one as a whole.
+pub fn split(out: &mut Vec<u8>, start: usize, control_end: usize, sequence: u64) {
+    const NORMAL_HEAD: usize = 4 + 3;
+    const FIRST_HEAD: usize = 4 + 19;
+    const NEXT_HEAD: usize = 4 + 18;
+    let body = start + NORMAL_HEAD;
+    let first = (control_end - body).max(FRAGMENT);
+    let end = out.len();
+    if end - body <= first {
+        return;
+    }
+    let more = (end - body - first).div_ceil(FRAGMENT);
+    out.resize(end + FIRST_HEAD - NORMAL_HEAD + more * NEXT_HEAD, 0);
+    // From the last to the first, because every piece moves towards the end.
+    for piece in (0..=more).rev() {
+        let (from, to, tag, head) = match piece {
+            0 => (body, body + first, FIRST_FRAGMENT, FIRST_HEAD),
+            n => {
+                let from = body + first + (n - 1) * FRAGMENT;
+                (from, end.min(from + FRAGMENT), NEXT_FRAGMENT, NEXT_HEAD)
+            }
+        };
+        let at = match piece {
+            0 => start,
+            n => start + FIRST_HEAD + first + (n - 1) * (NEXT_HEAD + FRAGMENT),
+        };
+        out.copy_within(from..to, at + head);
+        let length = (head - 4 + to - from) as u32; // at most a control term and FRAGMENT
+        out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+        out[at + 4..at + 6].copy_from_slice(&[VERSION, tag]);
+        out[at + 6..at + 14].copy_from_slice(&sequence.to_be_bytes());
+        out[at + 14..at + 22].copy_from_slice(&((more - piece + 1) as u64).to_be_bytes());
+        if piece == 0 {
+            out[at + 22] = 0; // no entries of an atom cache
+        }
+    }
+}
+
 fn be32(prefix: &[u8]) -> usize {
     u32::from_be_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]) as usize
 }
@@ -579,6 +622,37 @@ mod tests {
         ] {
             assert!(!error(LIMITS, &frame(payload)).is_empty());
         }
+    }
+
+    #[test]
+    fn a_long_frame_is_split_and_put_together_again() {
+        let limits = Limits {
+            max_frame: 4 * FRAGMENT,
+            max_held: 10 * FRAGMENT,
+            ..LIMITS
+        };
+        for length in [10, FRAGMENT, FRAGMENT + 1, 2 * FRAGMENT, 3 * FRAGMENT + 5] {
+            let terms: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let mut out = b"before".to_vec();
+            let start = begin(&mut out, true);
+            out.extend_from_slice(&terms);
+            assert!(finish(&mut out, start));
+            split(&mut out, start, start + 7 + 5, 9);
+            assert_eq!(&out[..6], b"before");
+            assert_eq!(run(limits, &out[6..]), Ok(vec![terms]), "{length} bytes");
+            let fragmented = out[start + 5] == FIRST_FRAGMENT;
+            assert_eq!(fragmented, length > FRAGMENT, "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_long_control_term_stays_in_the_first_fragment() {
+        let mut out = Vec::new();
+        let start = begin(&mut out, true);
+        out.extend_from_slice(&vec![1; 2 * FRAGMENT + 100]);
+        assert!(finish(&mut out, start));
+        split(&mut out, start, start + 7 + FRAGMENT + 50, 1);
+        assert_eq!(be32(&out) - 19, FRAGMENT + 50);
     }
 
     #[test]

@@ -13,6 +13,7 @@ from .wire import AUTH_STREAMS, CONTROL, ForeignError, Wire
 TICK = b"\0\0\0\0"
 DIALER_DATA = list(range(64, 0, -4))
 ACCEPTOR_DATA = list(range(61, 0, -4))
+LARGE_FRAME = 128 * 1024
 FIRST_USER_STREAM = (68, 65)  # of the dialer, of the acceptor
 
 __all__ = ["NO_MESSAGE", "Link"]
@@ -117,12 +118,15 @@ class Link:
             self.broken.append(f"unexpected data on stream {stream}: {data[:40]!r}")
         else:
             decoder = self._decoders.setdefault(stream, Decoder(fragments=self._fragments))
+            small = decoder.largest <= LARGE_FRAME
             try:
                 for message in decoder.receive(data):
                     self._messages.put_nowait(message)
             except (ForeignError, ValueError, IndexError) as error:
                 self.broken.append(f"stream {stream}: {error}")
                 self.disconnect()  # "incompatible erlang": the link is gone, in silence
+            if self._fragments and small and decoder.largest > LARGE_FRAME:
+                self.broken.append(f"a frame of {decoder.largest} bytes takes time by its square over there: split it")
 
     def _check_streams(self) -> None:
         for stream in (*self.wire.finished, *self.wire.reset):

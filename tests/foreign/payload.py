@@ -72,6 +72,7 @@ class Decoder:
 
     def __init__(self, *, fragments: bool) -> None:
         self._fragments = fragments
+        self.largest = 0
         self._buffer = bytearray()
         self._open: dict[int, tuple[int, bytearray]] = {}
 
@@ -79,6 +80,7 @@ class Decoder:
         self._buffer += data
         while len(self._buffer) >= 4:
             length = int.from_bytes(self._buffer[:4], "big")
+            self.largest = max(self.largest, length)
             if len(self._buffer) < 4 + length:
                 return
             payload = bytes(self._buffer[4 : 4 + length])

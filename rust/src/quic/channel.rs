@@ -1,6 +1,6 @@
 //! The send buffer of a connection: what `send` writes to and the endpoint empties.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 const OPENING: u8 = 0;
@@ -16,6 +16,7 @@ pub struct Channel {
     state: AtomicU8,
     staging: Mutex<Vec<u8>>,
     queued: AtomicUsize,
+    sequence: AtomicU64,
     /// Set once `queued` reached the high-water mark, until `Writable` was reported.
     congested: AtomicBool,
     /// Set while the endpoint knows that there is something to flush.
@@ -39,6 +40,7 @@ impl Channel {
             state: AtomicU8::new(OPENING),
             staging: Mutex::new(Vec::new()),
             queued: AtomicUsize::new(0),
+            sequence: AtomicU64::new(0),
             congested: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
         }
@@ -92,6 +94,11 @@ impl Channel {
             self.congested.store(true, Ordering::Relaxed);
         }
         queued
+    }
+
+    /// The id of the next fragmented message.
+    pub fn next_sequence(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Takes what is ready to be written to QUIC.

@@ -112,15 +112,21 @@ impl QuicConnection {
         let start = frame::begin(&mut buffer, fragments);
         let codec = self.codecs.of(py, channel.id);
         let result = encode(py, codec.get(), control, message, fragments, &mut buffer);
-        if let Err(e) = result {
-            buffer.truncate(start);
-            channel.give_back(buffer, 0);
-            return Err(e);
-        }
+        let control_end = match result {
+            Ok(at) => at,
+            Err(e) => {
+                buffer.truncate(start);
+                channel.give_back(buffer, 0);
+                return Err(e);
+            }
+        };
         if !frame::finish(&mut buffer, start) {
             buffer.truncate(start);
             channel.give_back(buffer, 0);
             return Err(error(py, "EncodeError", "the message is larger than 4 GiB"));
+        }
+        if fragments {
+            frame::split(&mut buffer, start, control_end, channel.next_sequence());
         }
         let added = buffer.len() - start;
         let queued = channel.give_back(buffer, added);
@@ -255,6 +261,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Payload<'a, 'py> {
     }
 }
 
+/// Encodes both terms; returns where the control term ended.
 fn encode(
     py: Python<'_>,
     codec: &Codec,
@@ -262,13 +269,14 @@ fn encode(
     message: Payload<'_, '_>,
     fragments: bool,
     out: &mut Vec<u8>,
-) -> PyResult<()> {
+) -> PyResult<usize> {
     codec.encode_term(py, control, out)?;
+    let control_end = out.len();
     if let Payload::Term(message) = message {
         if !message.is(no_message(py)?) {
             frame::between(out, fragments);
             codec.encode_term(py, &message, out)?;
         }
     }
-    Ok(())
+    Ok(control_end)
 }
