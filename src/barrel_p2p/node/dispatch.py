@@ -17,12 +17,12 @@ from barrel_p2p.node.channel import Batch, Channel, Control
 from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto.control import Op, check
-from barrel_p2p.term.types import Atom, Pid
+from barrel_p2p.term.types import Atom, Pid, Reference
 
 log = logging.getLogger("barrel_p2p.dispatch")
 
-_SEND = int(Op.SEND)
-_SEND_SENDER = int(Op.SEND_SENDER)
+_TO_PID = (int(Op.SEND_SENDER), int(Op.SEND))
+_ALIAS_SEND = int(Op.ALIAS_SEND)
 
 Handler = Callable[[Channel, Control, Any], None]
 
@@ -71,15 +71,19 @@ class Dispatch:
         """Deliver a batch. The loop is the hot path of a node: sends to pids are handled in place."""
         processes = self._runtime.processes
         creation = self._runtime.creation
+        deliver_alias = self._runtime.deliver_alias
         for control, message in batch:
-            if len(control) == 3 and (control[0] == _SEND_SENDER or control[0] == _SEND) and message is not NO_MESSAGE:
-                to = control[2]
-                if type(to) is Pid:
+            if len(control) == 3 and message is not NO_MESSAGE:
+                op, _, to = control
+                if op in _TO_PID and type(to) is Pid:
                     process = processes.get(to.id | to.serial << 32)
                     if process is not None and to.creation == creation:
                         process.put(message)
                         if process.full:
                             channel.wait_for_room(process)
+                    continue
+                if op == _ALIAS_SEND and type(to) is Reference:
+                    deliver_alias(to, message)
                     continue
             try:
                 op = check(control, has_payload=message is not NO_MESSAGE)

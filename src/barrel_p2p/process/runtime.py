@@ -169,9 +169,12 @@ class Runtime(Signals):
         return process
 
     def deliver_alias(self, ref: Reference, message: Any) -> None:
-        """To an alias; dropped when it is not active (any more)."""
+        """To an alias; dropped when it is not active (any more).
+
+        The ids alone tell: they start at random, so those of another node or an earlier life of this one never match.
+        """
         target = self.aliases.get(ref.ids)
-        if target is None or ref.creation != self.creation or ref.node != self.name:
+        if target is None:
             return
         if isinstance(target, Process):
             if target.aliases and target.aliases.get(ref.ids):
