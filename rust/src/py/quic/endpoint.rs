@@ -281,7 +281,9 @@ fn decode_message<'py>(
     } else {
         no_message(py)?.bind(py).clone().into_any()
     };
-    PyTuple::new(py, [control, message])
+    let pair = PyTuple::new(py, [&control, &message])?;
+    codec.relieve_collector(&pair, [&control, &message]);
+    Ok(pair)
 }
 
 /// Where the term at `at` begins behind its version byte, if its frame has those.

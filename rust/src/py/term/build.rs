@@ -24,6 +24,7 @@ pub struct Items {
     object: Obj,
     filled: usize,
     size: usize,
+    plain: bool,
 }
 
 impl<'a, 'py> Objects<'a, 'py> {
@@ -78,8 +79,13 @@ impl<'a, 'py> Objects<'a, 'py> {
         values: [&Obj; N],
     ) -> Result<Obj, Fail> {
         let object = class.blank()?;
+        let mut plain = true;
         for (slot, value) in slots.iter().zip(values) {
             slot.set(&object, value)?;
+            plain = plain && value.is_plain();
+        }
+        if plain {
+            object.untrack();
         }
         Ok(object)
     }
@@ -238,7 +244,8 @@ impl Builder for Objects<'_, '_> {
                 self.unsigned(u32::from_be_bytes([word[0], word[1], word[2], word[3]]) as u64)?;
             self.tuple_put(&mut ids, word);
         }
-        classes.reference_slots[2].set(&reference, &ids.object)?;
+        let ids = self.tuple_end(ids)?;
+        classes.reference_slots[2].set(&reference, &ids)?;
         match parts.canonical {
             // an alias is mostly looked up by its ids and sent back: its creation is read when asked for
             Some(raw) => classes.reference_slots[3].set(&reference, &self.binary(raw)?)?,
@@ -271,11 +278,13 @@ impl Builder for Objects<'_, '_> {
             object,
             filled: 0,
             size: n,
+            plain: n > 0,
         })
     }
 
     #[inline]
     fn tuple_put(&mut self, items: &mut Items, value: Obj) {
+        items.plain = items.plain && value.is_plain();
         // can't fail: the place exists and nobody else knows the tuple
         unsafe { ffi::PyTuple_SetItem(items.object.ptr(), items.filled as isize, value.give()) };
         items.filled += 1;
@@ -283,6 +292,9 @@ impl Builder for Objects<'_, '_> {
 
     #[inline]
     fn tuple_end(&mut self, items: Items) -> Result<Obj, Fail> {
+        if items.plain {
+            items.object.untrack();
+        }
         Ok(items.object)
     }
 
@@ -293,6 +305,7 @@ impl Builder for Objects<'_, '_> {
             object,
             filled: 0,
             size: n,
+            plain: n > 0,
         })
     }
 

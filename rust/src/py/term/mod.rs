@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pyo3::exceptions::{PyRecursionError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes};
+use pyo3::types::{PyByteArray, PyBytes, PyTuple};
 
 use crate::etf::{Fail, Limits, Reader, MAX_DEPTH, VERSION};
 use atoms::{Atoms, Pids};
 use build::Objects;
 use classes::Classes;
-use object::Attached;
+use object::{Attached, Obj};
 
 /// Encodes and decodes terms; keeps the atoms and pids it has met. One codec serves a whole node.
 #[pyclass(frozen, module = "barrel_p2p._native")]
@@ -57,6 +57,16 @@ impl Codec {
         offset: usize,
     ) -> PyResult<(Bound<'py, PyAny>, usize)> {
         self.decode_term_with_cache(py, data, offset, None)
+    }
+
+    /// Spare the cycle collector a new tuple whose items could not be part of a cycle (see `Obj::untrack`).
+    pub fn relieve_collector(&self, tuple: &Bound<'_, PyTuple>, items: [&Bound<'_, PyAny>; 2]) {
+        // SAFETY: the objects are alive, and the references taken are given back here.
+        unsafe {
+            if items.iter().all(|item| Obj::share(item.as_ptr()).is_plain()) {
+                Obj::share(tuple.as_ptr()).untrack();
+            }
+        }
     }
 
     /// The same for a message with an atom cache: `cache[i]` is the atom of ATOM_CACHE_REF `i`.
