@@ -154,5 +154,9 @@ pub fn make_atom(py: Python<'_>, class: *mut ffi::PyTypeObject, text: &str) -> P
     let text = pyo3::types::PyString::new(py, text);
     // SAFETY: `class` is the Atom class, kept alive by `Classes`.
     let class = unsafe { Bound::from_borrowed_ptr(py, class.cast()) };
-    Ok(class.call1((text,))?.unbind())
+    let atom = class.call1((text,))?;
+    // SAFETY: a live object. Python gives the collector every instance of a class made by a class statement, but an atom
+    // holds nothing, and only tuples of untracked objects can be untracked themselves.
+    unsafe { ffi::PyObject_GC_UnTrack(atom.as_ptr().cast()) };
+    Ok(atom.unbind())
 }
