@@ -42,6 +42,7 @@ class Channel:
         flags: What both sides can do (``proto.flags``).
         gate: Closed while the channel is busy.
         unlinks: Links being removed: (local pid, remote pid) -> id of the UNLINK_ID not yet acknowledged.
+        number: What the table of connections knows it by.
         proven: What the key exchange proved, None on a carrier without one.
     """
 
@@ -54,6 +55,7 @@ class Channel:
         "flags",
         "gate",
         "name",
+        "number",
         "proven",
         "public_key",
         "received_messages",
@@ -76,6 +78,7 @@ class Channel:
     ) -> None:
         self.name = name
         self.connection = connection
+        self.number = 0
         self.flags = flags
         self.creation = creation
         self.public_key = public_key

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from barrel_p2p.errors import AuthError, BarrelError, HandshakeError, NotConnected
+from barrel_p2p.errors import AuthError, BarrelError, HandshakeError, InternalError, NotConnected
 from barrel_p2p.net.quic import CloseReason, Connection
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.proto.auth import AuthAcceptor, AuthConfig, AuthDialer, Authenticated
@@ -39,14 +39,13 @@ ACCEPTOR_AUTH_STREAM = 3
 CONTROL_STREAM = 0
 
 CLOSE_NORMAL = 0  # the only code an Erlang node sends
-CLOSE_SIMULTANEOUS = 0xB1  # ours: "your own dial of me goes on, wait for it"
-
+CLOSE_SIMULTANEOUS = 0xB1  # ours: "another connection between us goes on, wait for it"
 
 LAST_WORDS_SECONDS = 0.05  # a guess: a retransmission on a LAN
 
 
 class DialYielded(BarrelError):
-    """The peer closed our dial because its own dial of us wins."""
+    """The peer closed our dial because another connection between us goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,19 @@ class Identity:
     make_channel: Callable[[Atom, Connection, Connected, bytes | None], Channel]
 
 
+class DialEvents(Protocol):
+    """What becomes of a dial: perhaps ``named``, once our name went out, then either of the others."""
+
+    def named(self) -> None: ...
+
+    def up(self, channel: Channel) -> None: ...
+
+    def failed(self, error: BarrelError) -> None: ...
+
+
 class AcceptEvents(Protocol):
+    def arrived(self, accepting: Accepting) -> int: ...
+
     def peer_named(self, accepting: Accepting, name: Atom, creation: int) -> None: ...
 
     def accept_failed(self, accepting: Accepting, name: Atom | None) -> None: ...
@@ -126,7 +137,16 @@ class _Establishing:
     # --- the machines -----------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        """Perform what the machines ask for until they need more input."""
+        """Perform what the machines ask for until they need more input. Whatever goes wrong ends the connection."""
+        try:
+            self._advance()
+        except BarrelError as error:  # the connection takes no more streams, say
+            self._end(error)
+        except Exception as error:
+            log.exception("internal error in the handshake on %r", self.connection)
+            self._end(InternalError(f"the handshake failed by a bug: {error!r}"))
+
+    def _advance(self) -> None:
         while not self.over:
             if self._handshake is None:
                 self._write_auth()
@@ -223,7 +243,6 @@ class _Establishing:
             except BarrelError as error:
                 self._end(error)
                 return
-        self._stop()
         self.connection.start_dist(
             fragments=bool(event.chosen & Flags.FRAGMENTS),
             max_frame=self.identity.max_message,
@@ -231,6 +250,7 @@ class _Establishing:
         )
         channel = self.identity.make_channel(event.peer, self.connection, event, proven.public_key)
         channel.proven = proven
+        self._stop()
         self.connection.handler = channel
         log.info(
             "%s is connected: cookies agree, the channel is up after %.1f ms",
@@ -292,14 +312,15 @@ class _Establishing:
 
 
 class Dialing(_Establishing):
-    """Our side dialled. ``await dialing.done`` gives the channel or raises AuthError, HandshakeError or
-    NotConnected."""
+    """Our side dialled. Its outcome goes to ``events``, unless it is aborted: a channel, or AuthError, HandshakeError,
+    NotConnected, DialYielded."""
 
-    def __init__(self, connection: Connection, identity: Identity, peer: Atom, binding: bytes) -> None:
+    def __init__(
+        self, connection: Connection, identity: Identity, peer: Atom, binding: bytes, events: DialEvents
+    ) -> None:
         super().__init__(connection, identity, DIALER_AUTH_STREAM, ACCEPTOR_AUTH_STREAM)
         self.peer = peer
-        self.done: asyncio.Future[Channel] = self._loop.create_future()
-        self.done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._events = events
         self._auth = AuthDialer(
             identity.auth,
             peer=peer,
@@ -314,28 +335,24 @@ class Dialing(_Establishing):
         assert stream == DIALER_AUTH_STREAM, stream
         self._pump()
 
-    @property
-    def name_sent(self) -> bool:
-        """True once the peer may know of this dial as a distribution handshake."""
-        return self._handshake is not None
-
     def _start_handshake(self) -> None:
         stream = self.connection.open_bi()
         assert stream == CONTROL_STREAM, stream
         self._handshake = HandshakeDialer(
             self.identity.dist, peer=self.peer, challenge=os.urandom(4), now=self._loop.time()
         )
+        self._events.named()
 
     def _named(self, event: PeerNamed) -> None:
         raise AssertionError("only acceptors are told names")
 
     def _succeed(self, channel: Channel) -> None:
-        if not self.done.done():
-            self.done.set_result(channel)
+        self._events.up(channel)
 
     def _fail(self, error: BarrelError) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
+        if isinstance(error, HandshakeError) and error.reason == "nok":  # an Erlang node's word for it
+            error = DialYielded(str(error))
+        self._events.failed(error)
 
 
 class Accepting(_Establishing):
@@ -346,6 +363,7 @@ class Accepting(_Establishing):
         self.creation = 0
         self._events = events
         self._name: Atom | None = None
+        self.number = events.arrived(self)
         self._auth = AuthAcceptor(
             identity.auth,
             binding=identity.binding,
@@ -406,7 +424,7 @@ class Accepting(_Establishing):
 
 
 class _Yield(DialYielded):
-    """Our own dial of the peer wins over this connection."""
+    """Another connection to the peer wins over this one."""
 
 
 def _short(error: BarrelError) -> str:

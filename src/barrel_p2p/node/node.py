@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -19,13 +20,13 @@ from barrel_p2p.errors import BarrelError, ConfigError, NotConnected
 from barrel_p2p.net import certificate
 from barrel_p2p.net.discovery import Discovery
 from barrel_p2p.net.quic import Connection, QuicTransport
+from barrel_p2p.node.attempt import Attempt
 from barrel_p2p.node.channel import Batch, Channel
 from barrel_p2p.node.dispatch import Dispatch
 from barrel_p2p.node.establish import Accepting, Dialing, Identity
 from barrel_p2p.node.exports import Exports
 from barrel_p2p.node.net_kernel import NetKernel
 from barrel_p2p.node.options import Address, Options
-from barrel_p2p.node.pending import Pending
 from barrel_p2p.node.remote import RemoteSignals
 from barrel_p2p.node.routes import Routes
 from barrel_p2p.node.spawner import Spawner
@@ -181,17 +182,17 @@ class Node:
 
     async def stop(self) -> None:
         """End all processes, close all connections, release the port. Idempotent."""
-        runtime = self._runtime
-        if runtime is not None:
-            await runtime.stop()
-            await self._routes.close()
-        if self._transport is not None:
-            await self._transport.close()
-            self._transport = None
-        if self._published:
-            self._published = False
-            self._discovery.unpublish(self.name, self.listen_address[1])
-        self._data_dir.release()
+        async with AsyncExitStack() as stack:  # each step is taken even if one before it fails or is cancelled
+            stack.callback(self._data_dir.release)
+            if self._published:
+                self._published = False
+                stack.callback(self._discovery.unpublish, self.name, self.listen_address[1])
+            if self._transport is not None:
+                transport, self._transport = self._transport, None
+                stack.push_async_callback(transport.close)
+            if self._runtime is not None:
+                stack.push_async_callback(self._routes.close)
+                stack.push_async_callback(self._runtime.stop)
 
     @property
     def runtime(self) -> Runtime:
@@ -291,12 +292,15 @@ class Node:
 
     # --- what the parts report --------------------------------------------------------------------------------------
 
-    async def _dial(self, pending: Pending) -> Dialing:
-        connection = await self._connect_transport(pending.name)
-        assert connection.certificate_der is not None
-        binding = hashlib.sha256(connection.certificate_der).digest()
-        pending.dialing = Dialing(connection, self._identity, pending.name, binding)
-        return pending.dialing
+    async def _dial(self, attempt: Attempt) -> Dialing:
+        connection = await self._connect_transport(attempt.name)
+        try:
+            assert connection.certificate_der is not None
+            binding = hashlib.sha256(connection.certificate_der).digest()
+            return Dialing(connection, self._identity, attempt.name, binding, attempt)
+        except BaseException:
+            connection.close(0, "the handshake could not begin")
+            raise
 
     async def _connect_transport(self, name: Atom) -> Connection:
         """A QUIC connection to the first address of ``name`` that answers."""

@@ -15,7 +15,6 @@ from barrel_p2p.term.types import Atom, Pid
 
 if TYPE_CHECKING:
     from barrel_p2p.node.channel import Channel
-    from barrel_p2p.node.establish import Dialing
 
 
 class Pending:
@@ -31,8 +30,6 @@ class Pending:
         "_high_water",
         "_queue",
         "_size",
-        "dial_task",
-        "dialing",
         "future",
         "gate",
         "name",
@@ -45,8 +42,6 @@ class Pending:
         self.unlinks: dict[tuple[Pid, Pid], int] = {}
         self.future: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
         self.future.add_done_callback(_retrieve)
-        self.dial_task: asyncio.Task[None] | None = None
-        self.dialing: Dialing | None = None
         self._codec = codec
         self._queue: list[tuple[bytes, bytes | None]] = []
         self._size = 0
@@ -79,15 +74,17 @@ class Pending:
     def hand_over(self, channel: Channel) -> None:
         """Send everything queued on ``channel``, release the waiting senders and those who await the connection."""
         channel.unlinks.update(self.unlinks)
-        for control, message in self._queue:
-            channel.connection.send(
-                self._codec.decode(control), NO_MESSAGE if message is None else self._codec.decode(message)
-            )
-        channel.sent_messages += len(self._queue)
-        self._queue.clear()
-        self.gate.open()
-        if not self.future.done():
-            self.future.set_result(channel)
+        queue, self._queue = self._queue, []
+        try:
+            for control, message in queue:
+                channel.connection.send(
+                    self._codec.decode(control), NO_MESSAGE if message is None else self._codec.decode(message)
+                )
+                channel.sent_messages += 1
+        finally:
+            self.gate.open()
+            if not self.future.done():
+                self.future.set_result(channel)
 
     def fail(self, error: Exception) -> None:
         self._queue.clear()

@@ -1,29 +1,25 @@
-"""Which way leads to which node: the table of channels, made on demand, one per peer.
+"""Which way leads to which node: channels made on demand, one per peer, and queues while they are made.
 
-A name is in one of three states: no entry, *pending* (being dialled; what is sent waits in a queue) or *up* (a
-channel). What couples them:
-
-- a send, link or monitor to a name without entry dials it;
-- both sides dial at once: the dial of the greater name wins, as OTP decides it. The loser's connection is closed, never
-  answered with ``nok``: an Erlang dialer that reads ``nok`` over QUIC hangs for good;
-- a peer whose channel is up connects anew: it has lost the old channel (same incarnation), or it was restarted, or
-  another node took its name. The old channel is asked for a sign of life before the newcomer is believed;
-- a failed dial and a lost channel end alike: links and monitors to the name fire with ``noconnection``.
+Who may connect is decided by ``proto.connecting``; this file tells it what happened and does what it orders. A failed
+dial and a lost channel end alike: links and monitors to the name fire with ``noconnection``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from barrel_p2p.errors import BarrelError, NotConnected
 from barrel_p2p.net.quic import CloseReason
+from barrel_p2p.node.attempt import Attempt, Connect
 from barrel_p2p.node.channel import Batch, Channel
-from barrel_p2p.node.establish import Accepting, Dialing, DialYielded
+from barrel_p2p.node.establish import Accepting, DialYielded
 from barrel_p2p.node.options import Options
 from barrel_p2p.node.pending import Pending
+from barrel_p2p.proto import connecting_events as event
+from barrel_p2p.proto.connecting import Connecting
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
 
@@ -45,35 +41,50 @@ class RouteEvents(Protocol):
 
 
 class Routes:
-    """``dial`` opens a connection to a name and returns its handshake driver; the rest is bookkeeping."""
+    """``dial`` opens a connection for an attempt and returns its handshake; the rest is bookkeeping."""
 
-    def __init__(
-        self,
-        name: Atom,
-        options: Options,
-        codec: Codec,
-        events: RouteEvents,
-        dial: Callable[[Pending], Awaitable[Dialing]],
-    ) -> None:
+    def __init__(self, name: Atom, options: Options, codec: Codec, events: RouteEvents, dial: Connect) -> None:
         self._name = name
         self._options = options
         self._codec = codec
         self._events = events
         self._dial = dial
+        self._loop = asyncio.get_running_loop()
+        self._table = Connecting(
+            name, patience=options.setup_timeout_ms / 1000, max_accepts=options.max_unauthenticated
+        )
         self._channels: dict[Atom, Channel] = {}
         self._pending: dict[Atom, Pending] = {}
-        self._accepting: dict[Atom, Accepting] = {}
+        self._connections: dict[int, Attempt | Accepting | Channel] = {}  # by the number the table knows them by
+        self._timers: dict[Atom, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._stopped = False
+        self._performers: dict[type, Callable[[Any], None]] = {
+            event.Queue: self._queue,
+            event.Dial: self._start_dial,
+            event.LetIn: self._let_in,
+            event.TurnAway: self._turn_away,
+            event.Yield: self._yield,
+            event.Drop: self._drop,
+            event.Probe: self._probe,
+            event.Up: self._up,
+            event.Close: self._close,
+            event.Down: self._down,
+            event.GiveUp: self._give_up,
+            event.StartTimer: self._start_timer,
+            event.StopTimer: self._stop_timer,
+        }
 
-    # --- outgoing ---------------------------------------------------------------------------------------------------
+    # --- what the node asks -----------------------------------------------------------------------------------------
 
     def route(self, name: Atom) -> Channel | Pending | None:
-        """The way to ``name``, dialled if there is none; None once the node stops."""
+        """The way to ``name``, dialled if there is none; None if none can be made, because the node stops, say."""
         channel = self._channels.get(name)
         if channel is not None:
             return channel
-        return self._pending.get(name) or self._start_pending(name)
+        if name not in self._pending:
+            self._tell(event.Wanted(name))
+        return self._pending.get(name)
 
     def up(self, name: Atom) -> Channel | None:
         return self._channels.get(name)
@@ -86,172 +97,174 @@ class Routes:
         """The channel to ``name``. Raises NotConnected, AuthError or HandshakeError with what was tried."""
         route = self.route(name)
         if route is None:
-            raise NotConnected(f"{self._name} is stopping; it makes no connection to {name}")
+            raise NotConnected(f"{self._name} stops, or connects to too many nodes at once; no connection to {name}")
         if isinstance(route, Channel):
             return route
         return await asyncio.shield(route.future)
 
-    def _start_pending(self, name: Atom) -> Pending | None:
-        if self._closed:
-            return None
-        pending = Pending(
-            name,
-            self._codec,
-            high_water=self._options.send_high_water,
-            hard_limit=self._options.send_hard_limit,
-        )
-        self._pending[name] = pending
-        pending.dial_task = self._task(self._run_dial(pending))
-        return pending
+    def disconnect(self, name: Atom) -> bool:
+        connected = name in self._channels
+        self._tell(event.DisconnectAsked(name))
+        return connected
 
-    async def _run_dial(self, pending: Pending) -> None:
-        try:
-            for attempt in (1, 2):
-                try:
-                    dialing = await self._dial(pending)
-                    self._established(await dialing.done)
-                    return
-                except DialYielded:
-                    # The peer dialled us at the same time and its dial goes on; if that comes to nothing, ours gets
-                    # another try.
-                    timeout = self._options.setup_timeout_ms / 1000
-                    if attempt == 1:
-                        await asyncio.wait([pending.future], timeout=timeout)
-                        if pending.future.done():
-                            return
-            raise NotConnected(f"{pending.name} dials this node and refuses its dial, again and again")
-        except asyncio.CancelledError:
-            if pending.dialing is not None:
-                pending.dialing.abort("the peer's own connection is used instead")
-            raise
-        except (BarrelError, OSError) as error:
-            self._dial_failed(pending, error)
+    async def close(self) -> None:
+        """Close every channel and end every attempt."""
+        self._stopped = True
+        self._tell(event.Stopped())
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in list(self._connections.values()):  # peers that have not told their names
+            if isinstance(connection, Accepting):
+                connection.abort("the node stops")
 
-    def _dial_failed(self, pending: Pending, error: Exception) -> None:
-        if self._pending.get(pending.name) is not pending:
-            return
-        del self._pending[pending.name]
-        lost = len(pending)
-        log.warning(
-            "no connection to %s: %s%s",
-            pending.name,
-            error,
-            f"; {lost} queued messages are lost" if lost else "",
-            extra={"peer": pending.name},
-        )
-        pending.fail(
-            error if isinstance(error, BarrelError) else NotConnected(f"no connection to {pending.name}: {error}")
-        )
-        self._events.unreachable(pending.name)
+    # --- what the connections report --------------------------------------------------------------------------------
 
-    # --- incoming ---------------------------------------------------------------------------------------------------
+    def dial_named(self, attempt: Attempt) -> None:
+        self._tell(event.DialNamed(attempt.name, attempt.number))
+
+    def dial_up(self, attempt: Attempt, channel: Channel) -> None:
+        self._promote(attempt.number, channel)
+        self._tell(event.DialUp(attempt.name, attempt.number, channel.creation))
+
+    def dial_failed(self, attempt: Attempt, error: BarrelError) -> None:
+        self._connections.pop(attempt.number, None)
+        if isinstance(error, DialYielded):
+            self._tell(event.DialYielded(attempt.name, attempt.number))
+        else:
+            self._tell(event.DialFailed(attempt.name, attempt.number, error))
+
+    def arrived(self, accepting: Accepting) -> int:
+        """A peer opened a connection; returns the number it has from now on."""
+        number = self._table.number()
+        self._connections[number] = accepting
+        return number
 
     def peer_named(self, accepting: Accepting, name: Atom, creation: int) -> None:
         """An authenticated peer told its name in the distribution handshake: answer it, now or after a probe."""
-        if name == self._name:
-            accepting.turn_away("it claims this node's own name")
-            return
-        channel = self._channels.get(name)
-        if channel is not None:
-            if channel.creation == creation:
-                self._replace(channel)
-            else:
-                self._task(self._probe_then_answer(channel, accepting, name))
-                return
-        older = self._accepting.get(name)
-        if older is not None and older is not accepting:
-            older.abort("a newer connection of the same peer takes over")
-        pending = self._pending.get(name)
-        self._accepting[name] = accepting
-        if pending is None or pending.dialing is None or not pending.dialing.name_sent:
-            self._stop_dial(pending)
-            accepting.let_in()
-        elif self._name > name:
-            del self._accepting[name]
-            accepting.yield_to_dial()
-        else:
-            self._stop_dial(pending)
-            accepting.let_in(simultaneous=True)
-
-    def _stop_dial(self, pending: Pending | None) -> None:
-        if pending is not None and pending.dial_task is not None:
-            pending.dial_task.cancel()
-            pending.dial_task = None
-
-    async def _probe_then_answer(self, channel: Channel, accepting: Accepting, name: Atom) -> None:
-        if await channel.connection.probe(SIGN_OF_LIFE_SECONDS):
-            accepting.turn_away(
-                f"the name {name} is taken: a live node with that name is connected. Give each node a name of its own",
-            )
-            return
-        if self._channels.get(name) is channel:
-            self._replace(channel)
-        if not accepting.over:
-            self.peer_named(accepting, name, accepting.creation)
-
-    def _replace(self, channel: Channel) -> None:
-        channel.close("replaced by a newer connection of the same node")
+        self._tell(event.PeerNamed(name, accepting.number, creation))
 
     def accept_failed(self, accepting: Accepting, name: Atom | None) -> None:
-        """An inbound handshake ended without a channel; a dial that had yielded to it starts again."""
-        if name is None or self._accepting.get(name) is not accepting:
-            return
-        del self._accepting[name]
-        pending = self._pending.get(name)
-        if pending is not None and pending.dial_task is None and not self._closed:
-            pending.dial_task = self._task(self._run_dial(pending))
+        """An inbound handshake ended without a channel; ``name`` if the peer had told it."""
+        self._connections.pop(accepting.number, None)
+        if name is not None:
+            self._tell(event.AcceptFailed(name, accepting.number))
 
     def accepted(self, accepting: Accepting, channel: Channel) -> None:
-        if self._accepting.get(channel.name) is accepting:
-            del self._accepting[channel.name]
-        self._established(channel)
-
-    # --- up and down ------------------------------------------------------------------------------------------------
-
-    def _established(self, channel: Channel) -> None:
-        old = self._channels.get(channel.name)
-        if old is not None:
-            self._replace(old)
-        self._channels[channel.name] = channel
-        pending = self._pending.pop(channel.name, None)
-        if pending is not None:
-            pending.hand_over(channel)
-        self._events.node_up(channel)
+        self._promote(accepting.number, channel)
+        self._tell(event.AcceptUp(channel.name, accepting.number))
 
     def received(self, channel: Channel, batch: Batch) -> None:
         self._events.received(channel, batch)
 
     def channel_closed(self, channel: Channel, reason: CloseReason) -> None:
-        if self._channels.get(channel.name) is channel:
-            del self._channels[channel.name]
-            self._events.node_down(channel.name, reason.text)
+        if self._connections.get(channel.number) is channel:
+            del self._connections[channel.number]
+            self._tell(event.ChannelLost(channel.name, channel.number, reason.text))
 
-    def disconnect(self, name: Atom) -> bool:
-        channel = self._channels.get(name)
-        if channel is None:
-            return False
-        channel.close("disconnected on request")
-        return True
+    def _promote(self, number: int, channel: Channel) -> None:
+        channel.number = number
+        self._connections[number] = channel
 
-    async def close(self) -> None:
-        """Close every channel and give up every dial."""
-        self._closed = True
-        for accepting in list(self._accepting.values()):
-            accepting.abort("the node stops")
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for pending in list(self._pending.values()):
-            self._pending.pop(pending.name, None)
-            pending.fail(NotConnected(f"{self._name} stopped"))
-        for channel in list(self._channels.values()):
-            channel.close("the node stops")
+    # --- what the table orders --------------------------------------------------------------------------------------
 
-    def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
+    def _tell(self, fact: event.Fact) -> None:
+        for order in self._table.handle(fact, now=self._loop.time()):
+            try:
+                self._performers[type(order)](order)
+            except Exception:  # the others have to be performed all the same, or the table knows what is not so
+                log.exception("internal error: %s failed", order)
+
+    def _queue(self, order: event.Queue) -> None:
+        self._pending[order.name] = Pending(
+            order.name,
+            self._codec,
+            high_water=self._options.send_high_water,
+            hard_limit=self._options.send_hard_limit,
+        )
+
+    def _start_dial(self, order: event.Dial) -> None:
+        attempt = self._connections[order.dial] = Attempt(order.dial, order.name, self._dial, self)
+        self._track(attempt.task)
+
+    def _let_in(self, order: event.LetIn) -> None:
+        accepting = self._connections[order.accept]
+        assert isinstance(accepting, Accepting)
+        accepting.let_in(simultaneous=order.simultaneous)
+
+    def _turn_away(self, order: event.TurnAway) -> None:
+        accepting = self._connections.pop(order.accept)
+        assert isinstance(accepting, Accepting)
+        accepting.turn_away(order.why)
+
+    def _yield(self, order: event.Yield) -> None:
+        accepting = self._connections.pop(order.accept)
+        assert isinstance(accepting, Accepting)
+        accepting.yield_to_dial()
+
+    def _drop(self, order: event.Drop) -> None:
+        attempt = self._connections.pop(order.connection)
+        assert not isinstance(attempt, Channel)
+        attempt.abort(order.why)
+
+    def _probe(self, order: event.Probe) -> None:
+        self._track(self._loop.create_task(self._ask_for_sign(order, self._channels[order.name])))
+
+    async def _ask_for_sign(self, order: event.Probe, channel: Channel) -> None:
+        alive = True  # if the question fails by a bug, the name stays with whom it belongs to
+        try:
+            alive = await channel.connection.probe(SIGN_OF_LIFE_SECONDS)
+        finally:
+            self._tell(event.Probed(order.name, order.channel, alive))
+
+    def _up(self, order: event.Up) -> None:
+        channel = self._connections[order.connection]
+        assert isinstance(channel, Channel)
+        self._channels[order.name] = channel
+        pending = self._pending.pop(order.name, None)
+        if pending is not None:
+            pending.hand_over(channel)
+        self._events.node_up(channel)
+
+    def _close(self, order: event.Close) -> None:
+        channel = self._connections.pop(order.connection)
+        assert isinstance(channel, Channel)
+        channel.close(order.why)
+
+    def _down(self, order: event.Down) -> None:
+        del self._channels[order.name]
+        self._events.node_down(order.name, order.why)
+
+    def _give_up(self, order: event.GiveUp) -> None:
+        pending = self._pending.pop(order.name, None)
+        lost = 0 if pending is None else len(pending)
+        log.log(
+            logging.DEBUG if self._stopped and not lost else logging.WARNING,
+            "no connection to %s: %s%s",
+            order.name,
+            order.error,
+            f"; {lost} queued messages are lost" if lost else "",
+            extra={"peer": order.name},
+        )
+        if pending is not None:
+            pending.fail(order.error)
+            self._events.unreachable(order.name)
+        else:  # who asked for the way is about to note a link or monitor, which has to fire
+            self._loop.call_soon(self._events.unreachable, order.name)
+
+    def _start_timer(self, order: event.StartTimer) -> None:
+        self._timers[order.name] = self._loop.call_at(order.at, self._timer_fired, order.name)
+
+    def _stop_timer(self, order: event.StopTimer) -> None:
+        self._timers.pop(order.name).cancel()
+
+    def _timer_fired(self, name: Atom) -> None:
+        del self._timers[name]
+        self._tell(event.TimerFired(name))
+
+    def _track(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
-        return task
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
