@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from barrel_p2p.errors import NotConnected
-from barrel_p2p.proto.connecting import Connecting
+from barrel_p2p.proto.connecting import MAX_DIALS, Connecting
 from barrel_p2p.proto.connecting_events import (
     AcceptFailed,
     AcceptUp,
@@ -31,7 +31,6 @@ from barrel_p2p.proto.connecting_events import (
     Fact,
     GiveUp,
     LetIn,
-    Order,
     PeerNamed,
     Probe,
     Probed,
@@ -51,7 +50,6 @@ STEP = 7.0  # seconds for a dial to be answered and for each step of the handsha
 PROBE = 1.0
 IDLE = 60.0  # after which a silent connection is lost
 PATIENCE = 7.0
-MAX_ACCEPTS = 3
 
 
 class End:
@@ -96,10 +94,13 @@ class Node:
         self.world = world
         self.name = name
         self.creation = creation
-        self.table = Connecting(name, patience=PATIENCE, max_accepts=MAX_ACCEPTS, max_queues=2)
+        self.table = Connecting(
+            name, patience=PATIENCE, max_accepts=world.limit_of_names, max_queues=world.limit_of_names
+        )
         self.ends: dict[int, End] = {}
         self.channels: dict[Atom, End] = {}
         self.queues: dict[Atom, list[int]] = {}
+        self.dials: dict[Atom, int] = {}
         self.timers: dict[Atom, object] = {}
         self.probes: dict[int, bool | None] = {}
         self.ups = 0
@@ -150,12 +151,15 @@ class Node:
     def _on_queue(self, order: Queue) -> None:
         assert order.name not in self.queues and order.name not in self.channels
         self.queues[order.name] = []
+        self.dials[order.name] = 0
 
     def _on_dial(self, order: Dial) -> None:
         assert order.name in self.queues, "a dial that nobody waits for"
         assert order.name not in self.channels
         assert not any(e.dials and e.name == order.name and e.state != "up" for e in self.ends.values()), "two dials"
         assert order.dial not in self.ends
+        self.dials[order.name] = self.dials.get(order.name, 0) + 1
+        assert self.dials[order.name] <= MAX_DIALS, f"{self} dials {order.name} again and again"
         self.world.dial(self, order.name, order.dial)
 
     def _on_letin(self, order: LetIn) -> None:
@@ -259,11 +263,15 @@ class Node:
     def _check(self) -> None:
         asking = [e.name for e in self.ends.values() if not e.dials and e.state in ("named", "let in")]
         assert len(asking) == len(set(asking)), f"{self} lets two connections of one name in: {asking}"
-        assert len(asking) <= MAX_ACCEPTS, f"{self} lets {len(asking)} connections in at once"
-        assert len(self.queues) <= 2
+        assert len(asking) <= self.world.limit_of_names, f"{self} lets {len(asking)} connections in at once"
+        assert len(self.queues) <= self.world.limit_of_names
         busy = {e.name for e in self.ends.values() if e.name is not None and (e.dials or e.state != "opened")}
         busy |= set(self.queues) | set(self.channels)
         assert set(self.table.names) <= busy, f"{self} remembers {set(self.table.names) - busy} for nothing"
+        for end in self.ends.values():
+            if end.state == "named" and not end.dials:
+                owner = self.channels.get(end.name) if end.name is not None else None
+                assert owner is not None and self.probes[owner.number] is None, f"nobody will ever answer {end}"
         for name in self.queues:
             working = name in self.timers or any(
                 e.name == name and e.state not in ("up", "opened") for e in self.ends.values()
@@ -280,8 +288,12 @@ class Node:
 
 
 class World:
-    def __init__(self, names: list[str], schedule: bytes) -> None:
+    """``limit`` bounds what a table does at once; in a ``peaceful`` world nobody dies and nothing is lost or too late."""
+
+    def __init__(self, names: list[str], schedule: bytes, *, limit: int = 3, peaceful: bool = False) -> None:
         self.now = 0.0
+        self.limit_of_names = limit
+        self._peaceful = peaceful
         self.story: list[str] = []
         self.names = [Atom(f"{name}@host") for name in names]
         self.nodes: dict[Atom, Node] = {}
@@ -355,7 +367,7 @@ class World:
         end.state = "closed"
         del end.node.ends[end.number]
         inbox = self.inbox_of_other(end)
-        luck = 0 if self._quiet else self.choose(4)
+        luck = 0 if self._quiet else self.choose(2 if self._peaceful else 4)
         if luck == 1:
             inbox.clear()
         if luck != 2 and not end.wire.lost:
@@ -478,7 +490,7 @@ class World:
     def run(self) -> None:
         """Do what the schedule says until it ends, then let everything calm down."""
         while (choice := next(self._bytes, None)) is not None:
-            self._turn(choice)
+            self._turn(choice % 20 if self._peaceful else choice)
         self.settle()
 
     def _turn(self, choice: int) -> None:
@@ -555,6 +567,8 @@ class World:
                 if one != other and self.choose(3) == 0:
                     wishes.append((one, other))
                     self.nodes[one].wish(other)
+        if self._peaceful:
+            self._check_peace()
         end = self.now + IDLE + 10 * STEP
         ups = sum(node.ups for node in self.nodes.values())
         self._calm_down(end)
@@ -577,6 +591,18 @@ class World:
         self._calm_down(self.now + IDLE + 10 * STEP)
         for node in self.nodes.values():
             assert not node.table.names and not node.ends, f"{node} remembers {node.table.names} after the end"
+
+    def _check_peace(self) -> None:
+        """Without losses and timeouts every message arrives, on the first connection, without any timer."""
+        self._calm_down(self.now)
+        assert self.now == 0.0
+        for node in self.all:
+            for name, count in node.sent.items():
+                fates = [node.fates.get((name, i)) for i in range(1, count + 1)]
+                assert set(fates) == {"handed over"}, f"{node} lost messages to {name} in peace: {fates}"
+                heard = [e for e in self.nodes[name].heard if e.other is not None and e.other.node is node]
+                assert [self.nodes[name].heard[e] for e in heard] == [count], f"{name} did not hear all of {node}"
+            assert node.ups <= len(self.names) - 1, f"{node} changed channels in peace"
 
     def _calm_down(self, end: float) -> None:
         while True:
@@ -601,6 +627,3 @@ class World:
                 if not node.dead:
                     missing = [i for i in range(1, count + 1) if (name, i) not in node.fates]
                     assert not missing, f"{node} forgot the messages {missing} to {name}"
-
-
-Orders = list[Order]

@@ -2,12 +2,13 @@
 
 The world, and all that is checked on the way, is ``harness.dialers``. To replay a failing example with its story::
 
-    PYTHONPATH=tests:src python tests/property/test_connecting.py a,b 0f3a...
+    PYTHONPATH=tests:src python tests/property/test_connecting.py two 0f3a...
 """
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,12 +19,20 @@ from harness.dialers import World
 schedules = st.binary(max_size=300)
 
 
-def play(names: list[str], schedule: bytes) -> World:
-    world = World(names, schedule)
+KINDS: dict[str, dict[str, Any]] = {
+    "two": {"names": ["a", "b"]},
+    "three": {"names": ["a", "b", "c"]},
+    "crowd": {"names": ["a", "b", "c"], "limit": 1},
+    "peace": {"names": ["a", "b", "c"], "peaceful": True},
+}
+
+
+def play(kind: str, schedule: bytes) -> World:
+    world = World(schedule=schedule, **KINDS[kind])
     try:
         world.run()
     except Exception as error:
-        replay = f"PYTHONPATH=tests:src python {__file__} {','.join(names)} {schedule.hex()}"
+        replay = f"PYTHONPATH=tests:src python {__file__} {kind} {schedule.hex()}"
         error.add_note(f"replay it with: {replay}")
         if __name__ == "__main__":
             print("\n".join(world.story))
@@ -34,16 +43,28 @@ def play(names: list[str], schedule: bytes) -> World:
 @settings(max_examples=1500, deadline=None)
 @given(schedules)
 def test_two_nodes_agree_on_one_connection(schedule: bytes) -> None:
-    play(["a", "b"], schedule)
+    play("two", schedule)
 
 
 @settings(max_examples=1000, deadline=None)
 @given(schedules)
 def test_three_nodes_agree_on_one_connection_each(schedule: bytes) -> None:
-    play(["a", "b", "c"], schedule)
+    play("three", schedule)
+
+
+@settings(max_examples=500, deadline=None)
+@given(schedules)
+def test_what_a_node_does_at_once_is_bounded(schedule: bytes) -> None:
+    play("crowd", schedule)
+
+
+@settings(max_examples=700, deadline=None)
+@given(schedules)
+def test_without_losses_the_first_connection_stays_and_every_message_arrives(schedule: bytes) -> None:
+    play("peace", schedule)
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
-        pytest.exit(f"usage: {sys.argv[0]} NAMES HEX", 2)
-    print("\n".join(play(sys.argv[1].split(","), bytes.fromhex(sys.argv[2])).story))
+        pytest.exit(f"usage: {sys.argv[0]} {'|'.join(KINDS)} HEX", 2)
+    print("\n".join(play(sys.argv[1], bytes.fromhex(sys.argv[2])).story))

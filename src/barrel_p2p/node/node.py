@@ -188,8 +188,7 @@ class Node:
                 self._published = False
                 stack.callback(self._discovery.unpublish, self.name, self.listen_address[1])
             if self._transport is not None:
-                transport, self._transport = self._transport, None
-                stack.push_async_callback(transport.close)
+                stack.push_async_callback(self._transport.close)
             if self._runtime is not None:
                 stack.push_async_callback(self._routes.close)
                 stack.push_async_callback(self._runtime.stop)

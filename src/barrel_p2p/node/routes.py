@@ -222,9 +222,18 @@ class Routes:
         assert isinstance(channel, Channel)
         self._channels[order.name] = channel
         pending = self._pending.pop(order.name, None)
-        if pending is not None:
-            pending.hand_over(channel)
+        complete = pending is None or self._hand_over(pending, channel)
         self._events.node_up(channel)
+        if not complete:  # a gap in what was sent must not pass in silence: links and monitors fire
+            channel.close("not all that waited for the connection could be sent")
+
+    def _hand_over(self, pending: Pending, channel: Channel) -> bool:
+        try:
+            pending.hand_over(channel)
+        except Exception:
+            log.exception("internal error: messages that waited for %s are lost", pending.name)
+            return False
+        return True
 
     def _close(self, order: event.Close) -> None:
         channel = self._connections.pop(order.connection)
