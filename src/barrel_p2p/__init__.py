@@ -42,7 +42,7 @@ from .errors import (
     RemoteError,
     StartError,
 )
-from .node.node import Node, PeerStatistics, Statistics
+from .node.node import Node, PeerInfo, PeerStatistics, Statistics
 from .process.api import (
     Timer,
     alias,
@@ -102,6 +102,7 @@ __all__ = [
     "NodeDown",
     "NotConnected",
     "NotInProcess",
+    "PeerInfo",
     "PeerStatistics",
     "Pid",
     "Port",

@@ -14,6 +14,10 @@ from barrel_p2p.errors import ConfigError
 _log = logging.getLogger("barrel_p2p.disk")
 
 
+class DirectoryInUse(ConfigError):
+    """Another node, of this or another OS process, holds the data directory."""
+
+
 class DataDir:
     """Owns a data directory: creates it, locks it, names what is in it.
 
@@ -58,7 +62,7 @@ class DataDir:
         except BlockingIOError:
             holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(handle)
-            raise ConfigError(
+            raise DirectoryInUse(
                 f"the data directory {self.path} is in use by another node (process {holder}): give every "
                 "node its own "
                 "data_dir"
@@ -91,4 +95,4 @@ class DataDir:
         self.release()
 
 
-__all__ = ["DataDir"]
+__all__ = ["DataDir", "DirectoryInUse"]

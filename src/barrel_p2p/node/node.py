@@ -27,6 +27,7 @@ from barrel_p2p.node.establish import Accepting, Dialing, Identity
 from barrel_p2p.node.exports import Exports
 from barrel_p2p.node.net_kernel import NetKernel
 from barrel_p2p.node.options import Address, Options
+from barrel_p2p.node.peer_info import PeerInfo
 from barrel_p2p.node.remote import RemoteSignals
 from barrel_p2p.node.routes import Routes
 from barrel_p2p.node.spawner import Spawner
@@ -248,6 +249,11 @@ class Node:
         else:
             self._monitors.pop(process, None)
 
+    def peer_info(self, name: str) -> PeerInfo | None:
+        """What is known about a connected node: address, key, clock, flags. None if it is not connected."""
+        channel = self._routes.up(Atom(name))
+        return None if channel is None else PeerInfo.of(channel)
+
     def statistics(self) -> Statistics:
         """Counts of this moment, as plain data."""
         return Statistics(
@@ -378,4 +384,4 @@ def _bind_host(name: Atom) -> str:
         return "0.0.0.0"
 
 
-__all__ = ["Node", "PeerStatistics", "Statistics"]
+__all__ = ["Node", "PeerInfo", "PeerStatistics", "Statistics"]

@@ -120,6 +120,11 @@ class _State(Enum):
     WAIT_ANSWER = "its proof"
     OVER = "nothing"
 
+    @property
+    def word(self) -> str:
+        """What is waited for in one word for programs: status, challenge, ack, name, alive, answer."""
+        return self.name.removeprefix("WAIT_").lower()
+
 
 _Moves = dict[_State, dict[int, tuple[Parser, str]]]  # state -> first byte -> how to read it, who takes it
 
@@ -180,7 +185,7 @@ class _Handshake:
             )
         else:
             waited = f"{self._who} was silent for {limit} while we waited for {self._state.value}."
-            self._fail("timeout", f"{waited} {self._silence()}", waiting_for=self._state.value)
+            self._fail("timeout", f"{waited} {self._silence()}", waiting_for=self._state.word)
 
     def connection_lost(self, why: str = "") -> None:
         """Tell the machine that the connection is gone."""
@@ -188,7 +193,7 @@ class _Handshake:
             self._out.clear()
             detail = f" ({why})" if why else ""
             text = f"The connection to {self._who} closed{detail} while we waited for {self._state.value}. "
-            self._fail("closed", text + self._silence(), waiting_for=self._state.value)
+            self._fail("closed", text + self._silence(), waiting_for=self._state.word)
 
     @property
     def trailing_data(self) -> bytes:

@@ -1,0 +1,43 @@
+"""Every reason of a refusal that the documentation lists has advice of its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from barrel_p2p.cli.advice import _TABLE, advise
+from barrel_p2p.cli.doctor import STEPS
+from barrel_p2p.proto.auth_texts import REFUSALS
+
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "identity.md").read_text()
+FIRST_CELLS = re.findall(r"^\| (`[a-z_:]+`[^|]*)\|", PAGE, re.MULTILINE)
+REASONS = sorted({word for cell in FIRST_CELLS for word in re.findall(r"`([a-z_:]+)`", cell)} - {"dynamic_name", "lock"})
+
+
+def test_the_page_was_read() -> None:
+    assert {"key_mismatch", "rejected:untrusted_key", "bad_cookie", "missing_flags"} <= set(REASONS)
+
+
+@pytest.mark.parametrize("reason", [*REASONS, *(f"rejected:{word}" for word in REFUSALS)])
+def test_a_refusal_has_advice(reason: str) -> None:
+    assert reason in _TABLE or reason.removeprefix("rejected:") in _TABLE
+    advice = advise(reason, node="bob@h")
+    assert advice.step in STEPS and advice.whose and advice.what
+    assert not re.search(r"[{}]", advice.whose + advice.what + " ".join(advice.commands))
+
+
+def test_silence_at_the_last_proof_means_the_cookie() -> None:
+    assert advise("closed", waiting_for="ack").step == advise("timeout", waiting_for="ack").step == "cookie"
+    assert advise("closed", waiting_for="status").step == "name"
+    assert advise("closed").step == "key"
+
+
+def test_quic_codes_are_told_apart() -> None:
+    assert "correct the port" in advise("transport", code=0x178).what
+    assert "not yet let in" in advise("transport", code=0x02).what
+
+
+def test_a_word_of_a_later_version_is_not_fatal() -> None:
+    assert advise("something_new").what
