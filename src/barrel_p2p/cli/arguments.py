@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -110,5 +109,5 @@ def _columns() -> int:
 
 
 def _help(setting: Setting) -> str:
-    text = re.sub(r"\bNone\b", NONE, setting.description.replace("``", "").replace("%", "%%"))
+    text = setting.text("").replace("%", "%%")
     return f"{text} Default: {setting.default_text}." if setting.default_text not in ("", NONE) else text

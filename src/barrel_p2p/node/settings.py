@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import collections.abc
 import inspect
+import re
 import textwrap
 import types
 from collections.abc import Callable, Mapping
@@ -58,6 +59,10 @@ class Setting:
     @property
     def variable(self) -> str:
         return "BARREL_" + self.name.upper()
+
+    def text(self, quote: str) -> str:
+        """The description for readers who write ``none`` for None, with ``quote`` around what is code."""
+        return re.sub(r"(?<!`)\bNone\b", NONE, self.description).replace("``", quote)
 
     @property
     def default_text(self) -> str:
