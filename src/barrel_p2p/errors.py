@@ -71,8 +71,9 @@ class HandshakeError(ProtocolError):
     """The distribution handshake failed. ``reason`` is a short word such as ``bad_cookie``.
 
     ``details`` holds the values behind the message, for programs: ``missing_flags`` (their names), ``waiting_for``
-    (the message that was due when the peer fell silent: ``status``, ``challenge``, ``ack``, ...), ``answered`` (the name of the node that answered instead); and what the
-    key exchange had shown before: ``public_key``, ``first_contact``, ``clock_offset_ms``.
+    (the message that was due when the peer fell silent: ``status``, ``challenge``, ``ack``, ...), ``answered`` (the
+    name of the node that answered instead); and what the key exchange had shown before: ``public_key``,
+    ``first_contact``, ``clock_offset_ms``.
     """
 
     def __init__(

@@ -219,6 +219,8 @@ def test_doctor_finds_all_well(shell: Shell) -> None:
 def test_doctor_where_nobody_listens(shell: Shell) -> None:
     text = shell.run("doctor", BOB, "--peers", f"{BOB}=127.0.0.1:9", status=3)
     assert failed(text) == ["transport"] and "not reached: key" in text
+    text = shell.run("doctor", BOB, "--peers", f"{BOB}=127.0.0.1:9", status=3, PYTHONIOENCODING="latin-1")
+    assert "\n+ address" in text and "\nx transport" in text
     shell.run("ping", BOB, "--peers", f"{BOB}=127.0.0.1:9", status=3)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -77,7 +78,11 @@ def given(arguments: argparse.Namespace) -> dict[str, Given]:
         if name.startswith(_SETTING) and value is not None
     }
     file = arguments.config or os.environ.get("BARREL_CONFIG") or None
-    return gather(file=file, environ=os.environ, arguments=texts)
+    found = gather(file=file, environ=os.environ, arguments=texts)
+    in_file = file is not None and "cookie" in found and found["cookie"].source.startswith(f"{file}: ")
+    if in_file and os.stat(str(file)).st_mode & 0o077:
+        print(f"barrel: {file} holds the cookie and other users may read it: chmod 600 {file}", file=sys.stderr)
+    return found
 
 
 class _Once(argparse.Action):

@@ -24,16 +24,17 @@ class Checklist:
         self._open = list(steps)
         self._indent = " " * (max(map(len, steps)) + 4)
         self._width = max(60, min(120, shutil.get_terminal_size((112, 24)).columns))
+        self._good, self._bad = _marks()
         self._colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
     def passed(self, step: str, text: str, notes: Iterable[str] = ()) -> None:
-        self._entry("✓", _GREEN, step, text, notes)
+        self._entry(self._good, _GREEN, step, text, notes)
 
     def skipped(self, step: str, text: str) -> None:
         self._entry("-", _GREY, step, text, ())
 
     def failed(self, step: str, text: str, advice: Advice, notes: Iterable[str] = ()) -> None:
-        self._entry("✗", _RED, step, text, notes)
+        self._entry(self._bad, _RED, step, text, notes)
         self._paragraph(f"whose fault: {advice.whose}")
         self._paragraph(f"what to do:  {advice.what}", hanging=13)
         for command in advice.commands:
@@ -68,3 +69,11 @@ class Checklist:
                 break_on_hyphens=False,
             )
         )
+
+
+def _marks() -> tuple[str, str]:
+    try:
+        "✓✗".encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return "+", "x"
+    return "✓", "✗"

@@ -111,7 +111,8 @@ class Examination:
         notes = []
         if address is not None and self._is_guess(address[1]):
             notes.append(
-                f"The port {address[1]} is a guess: no place of discovery lists {self.target}, only its host is known."
+                f"The port {address[1]} is a guess: no place of discovery lists {self.target}, only its host is known. "
+                "Run this where the node was started, or give --discovery-dir or --peers."
             )
         step = "address" if error.reason == "unknown_address" else "transport"
         if not last:

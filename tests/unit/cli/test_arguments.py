@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,17 @@ def test_options_may_stand_anywhere() -> None:
         arguments = parser.read(words)
         assert (arguments.node, arguments.function, arguments.args) == ("a@h", "f", ["1", ":ok"])
         assert given(arguments)["cookie"].value == "x"
+
+
+def test_a_file_with_the_cookie_is_for_its_owner_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text('cookie = "secret"')
+    parser = importlib.import_module("barrel_p2p.cli.ping").parser("ping")
+    for mode, word in ((0o644, "chmod 600"), (0o600, "")):
+        file.chmod(mode)
+        given(parser.read(["a@h", "--config", str(file)]))
+        printed = capsys.readouterr().err
+        assert word in printed and bool(word) == bool(printed) and "secret" not in printed
 
 
 def test_flags_and_lists() -> None:
