@@ -40,7 +40,7 @@ impl Channel {
             state: AtomicU8::new(OPENING),
             staging: Mutex::new(Vec::new()),
             queued: AtomicUsize::new(0),
-            sequence: AtomicU64::new(0),
+            sequence: AtomicU64::new(1),
             congested: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
         }
@@ -96,7 +96,7 @@ impl Channel {
         queued
     }
 
-    /// The id of the next fragmented message.
+    /// The id of the next fragmented message; never 0, with which a fragment crashes the Erlang VM (seen with OTP 27).
     pub fn next_sequence(&self) -> u64 {
         self.sequence.fetch_add(1, Ordering::Relaxed)
     }

@@ -36,7 +36,9 @@ GOOD = frame(bytes([131, 68, 0, 104, 1, 97, 5]))
     [
         (frame(b"\x83\x44\x00\x68\x02\x61"), "can't be decoded"),
         (frame(b"\x83\x44\x00" + b"l\x00\x00\x00\x01" * 10_000), "can't be decoded"),
-        (frame(b"\x83\x44\x00\x61\x01\x61\x02\x61\x03"), "2 bytes after the message"),
+        (frame(b"\x83\x44\x00\x68\x01\x61\x01\x61\x02\x61\x03"), "2 bytes after the message"),
+        (frame(b"\x83\x44\x00\x61\x01\x61\x02"), "no tuple"),
+        (frame(b"\x83\x44\x00\x68\x00"), "no tuple"),
         (frame(b"\x83\x44\x01\x61\x01"), "atom cache"),
         (frame(b"p\x83\x61\x01"), "fragments were negotiated"),
         (frame(b"GET / HTTP/1.1"), "unknown frame header"),

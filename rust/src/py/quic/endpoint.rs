@@ -267,6 +267,11 @@ fn decode_message<'py>(
 ) -> PyResult<Bound<'py, PyTuple>> {
     let body = &raw.body;
     let (control, at) = codec.decode_term(py, body, version_byte(py, raw, 0)?)?;
+    // Python looks into control messages without asking what they are.
+    if !control.cast::<PyTuple>().is_ok_and(|c| !c.is_empty()) {
+        let text = "a control message that is no tuple, or an empty one";
+        return Err(error(py, "DecodeError", text.to_owned()));
+    }
     let message = if at < body.len() {
         let (message, end) = codec.decode_term(py, body, version_byte(py, raw, at)?)?;
         if end != body.len() {
