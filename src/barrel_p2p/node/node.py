@@ -25,6 +25,7 @@ from barrel_p2p.node.channel import Batch, Channel
 from barrel_p2p.node.dispatch import Dispatch
 from barrel_p2p.node.establish import Accepting, Dialing, Identity
 from barrel_p2p.node.exports import Exports
+from barrel_p2p.node.liveness import Liveness
 from barrel_p2p.node.net_kernel import NetKernel
 from barrel_p2p.node.options import Address, Options
 from barrel_p2p.node.peer_info import PeerInfo
@@ -353,6 +354,7 @@ class Node:
         self._dispatch.received(channel, batch)
 
     def node_up(self, channel: Channel) -> None:
+        Liveness(channel, self.runtime.pid, self.runtime.reference, self.options.net_ticktime_ms)
         self._tell_monitors(_NODEUP, channel.name)
 
     def node_down(self, name: Atom, reason: str) -> None:
