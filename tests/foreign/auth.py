@@ -15,6 +15,7 @@ from .behaviour import Behaviour
 from .wire import ForeignError, Wire
 
 HELLO, CHALLENGE, RESPONSE, OK, FAIL = 1, 2, 3, 4, 5
+NAMES = {HELLO: "hello", CHALLENGE: "challenge", RESPONSE: "response", OK: "ok", FAIL: "fail"}
 WINDOW_MS = 2 * 30_000
 
 
@@ -78,7 +79,9 @@ class Exchange:
     # --- frames -------------------------------------------------------------------------------------------------------
 
     def _send(self, stream: int, body: bytes) -> None:
-        self._wire.write(stream, struct.pack(">H", len(body)) + body)
+        message = self._behaviour.instead.get(NAMES[body[0]], struct.pack(">H", len(body)) + body)
+        self._wire.mute = self._wire.mute or not message
+        self._wire.write(stream, message)
 
     async def _receive(self, stream: int) -> tuple[int, bytes]:
         timeout = self._behaviour.timeout

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Final
 
 PUBLISHED: Final = 0x1
@@ -19,6 +20,13 @@ class Behaviour:
     timeout: float = 10.0
     keep_alive: float = 15.0  # a PING, and a tick on stream 0, after so much silence of ours
     fragment_bytes: int = 65_536
+    alpn: str = "erlang-dist"
+    stolen_certificate: bool = False  # as acceptor: shows a certificate whose key it has not
+    instead: dict[str, bytes] = field(default_factory=dict)
+    """Raw bytes to send in place of a message; no bytes: it is silent from there on. ``hello``, ``challenge``,
+    ``response``, ``ok`` of the exchange; ``name``, ``status``, ``dist_challenge``, ``reply``, ``ack`` of the
+    handshake."""
+    holds: dict[str, asyncio.Event] = field(default_factory=dict)  # messages of the handshake that wait for an event
     read_delay: float = 0.0  # before each handshake read, which takes all that came meanwhile as one message
 
     # authentication

@@ -23,6 +23,7 @@ class Handshake:
         self.peer_name = ""
         self.peer_flags = 0
         self.peer_creation = 0
+        self.status = ""  # what the acceptor told us as dialer
         self._wire = wire
         self._name = (behaviour.dist_name or name).encode("latin-1")
         self._cookie = cookie.encode("latin-1")
@@ -35,19 +36,20 @@ class Handshake:
 
     async def as_dialer(self) -> None:
         own = self._behaviour
-        self._wire.write(CONTROL, struct.pack(">cQIH", b"N", own.flags, own.creation, len(self._name)) + self._name)
+        await self._write("name", struct.pack(">cQIH", b"N", own.flags, own.creation, len(self._name)) + self._name)
         if self._stops("name"):
             return
         status = await self._read()
         if not status.startswith(b"s"):
             raise ForeignError(f"expected a status, read {status!r}")
         # dist_util would take a status and a challenge in one read for an unknown status; ours must not be one read
+        self.status = status[1:].decode("latin-1")
         if status == b"salive":
             self._wire.write(CONTROL, b"strue")
         elif status not in (b"sok", b"sok_simultaneous"):
             raise ForeignError(f"status {status[1:]!r}")
         theirs = self._take_challenge(await self._read())
-        self._wire.write(CONTROL, struct.pack(">cI", b"r", self._challenge) + self._digest(theirs))
+        await self._write("reply", struct.pack(">cI", b"r", self._challenge) + self._digest(theirs))
         if self._stops("reply"):
             return
         ack = await self._read()
@@ -64,7 +66,7 @@ class Handshake:
         if len(name) != head + length:
             raise ForeignError(f"the name came with something else in one read: {name!r}")
         self.peer_name = name[head:].decode("latin-1")
-        self._wire.write(CONTROL, b"s" + own.status.encode())
+        await self._write("status", b"s" + own.status.encode())
         if self._stops("status"):
             return
         if own.status == "alive":
@@ -74,13 +76,13 @@ class Handshake:
         elif own.status not in ("ok", "ok_simultaneous"):
             raise ForeignError(f"told {self.peer_name}: {own.status}")
         challenge = struct.pack(">cQIIH", b"N", own.flags, self._challenge, own.creation, len(self._name))
-        self._wire.write(CONTROL, challenge + self._name)
+        await self._write("dist_challenge", challenge + self._name)
         if self._stops("challenge"):
             return
         reply = await self._read()
         if len(reply) != 21 or reply[:1] != b"r" or reply[5:] != digest(self._cookie, self._challenge):
             raise ForeignError(f"bad reply (wrong cookie, or two messages in one read): {reply!r}")
-        self._wire.write(CONTROL, b"a" + self._digest(int.from_bytes(reply[1:5], "big")))
+        await self._write("ack", b"a" + self._digest(int.from_bytes(reply[1:5], "big")))
 
     async def _read(self) -> bytes:
         """One read: everything that is there."""
@@ -90,6 +92,13 @@ class Handshake:
             data = await self._wire.read_all(CONTROL, self._behaviour.timeout)
             if not data.startswith(b"\0\0\0\0"):  # taken for a tick, and the rest is gone with it
                 return data
+
+    async def _write(self, what: str, message: bytes) -> None:
+        if what in self._behaviour.holds:
+            await self._behaviour.holds[what].wait()
+        message = self._behaviour.instead.get(what, message)
+        self._wire.mute = self._wire.mute or not message
+        self._wire.write(CONTROL, message)
 
     def _take_challenge(self, data: bytes) -> int:
         head = struct.calcsize(">cQIIH")

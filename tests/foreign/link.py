@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from barrel_p2p.term.types import Atom
+
 from .behaviour import FRAGMENTS, Behaviour
 from .handshake import Handshake
 from .payload import NO_MESSAGE, Decoder, Encoder, stream_of
 from .wire import AUTH_STREAMS, CONTROL, ForeignError, Wire
 
+MONITOR_P, MONITOR_P_EXIT = 19, 21
 TICK = b"\0\0\0\0"
 DIALER_DATA = list(range(64, 0, -4))
 ACCEPTOR_DATA = list(range(61, 0, -4))
@@ -25,6 +28,7 @@ class Link:
     Attributes:
         broken: What the peer did that a real Erlang node would choke on; a test asserts that it stays empty.
         ticks: How many ticks came on stream 0.
+        questions: How often it was asked for a sign of life.
     """
 
     def __init__(self, wire: Wire, handshake: Handshake, key: bytes, behaviour: Behaviour, *, dialer: bool) -> None:
@@ -35,6 +39,7 @@ class Link:
         self.peer_key = key
         self.broken = wire.broken
         self.ticks = 0
+        self.questions = 0
         fragments = bool(handshake.flags & FRAGMENTS)
         self._streams = DIALER_DATA if dialer else ACCEPTOR_DATA
         self._encoder = Encoder(fragments=fragments, fragment_bytes=behaviour.fragment_bytes)
@@ -68,6 +73,15 @@ class Link:
                 control, message = await self._messages.get()
                 if control[0] in ops:
                     return control, message
+
+    def send_raw(self, data: bytes, stream: int | None = None) -> None:
+        """Bytes as they are, on the first data stream unless told otherwise."""
+        self.wire.write(self._streams[-1] if stream is None else stream, data)
+
+    @property
+    def largest_frame(self) -> int:
+        """Bytes of the longest frame that came."""
+        return max((decoder.largest for decoder in self._decoders.values()), default=0)
 
     def tick(self) -> None:
         self.wire.write(CONTROL, TICK)
@@ -121,12 +135,22 @@ class Link:
             small = decoder.largest <= LARGE_FRAME
             try:
                 for message in decoder.receive(data):
-                    self._messages.put_nowait(message)
+                    if not self._answered(message[0]):
+                        self._messages.put_nowait(message)
             except (ForeignError, ValueError, IndexError) as error:
                 self.broken.append(f"stream {stream}: {error}")
                 self.disconnect()  # "incompatible erlang": the link is gone, in silence
             if self._fragments and small and decoder.largest > LARGE_FRAME:
                 self.broken.append(f"a frame of {decoder.largest} bytes takes time by its square over there: split it")
+
+    def _answered(self, control: tuple[Any, ...]) -> bool:
+        """A VM answers a monitor on a name that nobody has by itself; all other names count as taken here."""
+        if control[0] != MONITOR_P or not str(control[2]).endswith("_nobody"):
+            return False
+        _, watcher, name, reference = control
+        self.questions += 1
+        self.send((MONITOR_P_EXIT, name, watcher, reference, Atom("noproc")))
+        return True
 
     def _check_streams(self) -> None:
         for stream in (*self.wire.finished, *self.wire.reset):

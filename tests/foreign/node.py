@@ -55,14 +55,18 @@ class ForeignNode:
             ConnectionError: no QUIC connection.
             TimeoutError: it fell silent.
         """
-        config = configuration(client=True)
-        wire = await self._open(config, address)
-        await wire.up(self.behaviour.timeout)
+        wire = await self.connect(address)
         seen = wire._quic.tls._peer_certificate
         assert seen is not None
         exchange = Exchange(wire, self.name, self.key, der(seen), self.behaviour)
         await exchange.as_dialer()
         return await self._hand_shake(wire, exchange, dialer=True)
+
+    async def connect(self, address: Address) -> Wire:
+        """A bare QUIC connection, for a test that speaks for itself from there."""
+        wire = await self._open(configuration(client=True, alpn=self.behaviour.alpn), address)
+        await wire.up(self.behaviour.timeout)
+        return wire
 
     async def _open(self, config: Any, address: Address) -> Wire:
         loop = asyncio.get_running_loop()
@@ -76,7 +80,7 @@ class ForeignNode:
 
     async def listen(self, host: str = "127.0.0.1", port: int = 0) -> Address:
         """Accept connections from now on; ``accepted`` gives them."""
-        config = configuration(client=False)
+        config = configuration(client=False, alpn=self.behaviour.alpn, stolen=self.behaviour.stolen_certificate)
         tickets: dict[bytes, Any] = {}
 
         def protocol(quic: QuicConnection, stream_handler: Any = None) -> Wire:

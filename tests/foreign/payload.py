@@ -68,7 +68,7 @@ def framed(payload: bytes) -> bytes:
 
 
 class Decoder:
-    """Takes the bytes of one data stream."""
+    """Takes the bytes of one data stream; ``largest`` is the longest frame so far."""
 
     def __init__(self, *, fragments: bool) -> None:
         self._fragments = fragments
@@ -83,6 +83,7 @@ class Decoder:
             self.largest = max(self.largest, length)
             if len(self._buffer) < 4 + length:
                 return
+            self.largest = max(self.largest, length)
             payload = bytes(self._buffer[4 : 4 + length])
             del self._buffer[: 4 + length]
             if payload:  # an empty one is a tick
@@ -105,6 +106,8 @@ class Decoder:
                 raise ForeignError(f"with FRAGMENTS a payload starts with 131 68/69/70, not {other!r}")
 
     def _fragment(self, first: bool, sequence: int, left: int, piece: bytes) -> Iterator[tuple[tuple[Any, ...], Any]]:
+        if sequence == 0:
+            raise ForeignError("a fragment with sequence id 0: it crashes the VM")
         if first == (sequence in self._open):
             raise ForeignError(f"fragment {left} of {sequence} is {'a repeated first' if first else 'unknown'}")
         expected, whole = self._open.pop(sequence, (left, bytearray()))

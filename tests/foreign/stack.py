@@ -25,11 +25,11 @@ ALPN = "erlang-dist"
 RESET_STREAM, STOP_SENDING, RETIRE_CONNECTION_ID = 0x04, 0x05, 0x19
 
 
-def configuration(*, client: bool) -> QuicConfiguration:
+def configuration(*, client: bool, alpn: str = ALPN, stolen: bool = False) -> QuicConfiguration:
     """Transport parameters as an Erlang node sends them."""
     config = QuicConfiguration(
         is_client=client,
-        alpn_protocols=[ALPN],
+        alpn_protocols=[alpn],
         idle_timeout=300.0,
         max_data=256 << 20,
         max_stream_data=4 << 20,
@@ -39,6 +39,8 @@ def configuration(*, client: bool) -> QuicConfiguration:
         config.cipher_suites = [CipherSuite.AES_128_GCM_SHA256]
     else:
         config.certificate, config.private_key = certificate()
+        if stolen:
+            config.private_key = ec.generate_private_key(ec.SECP256R1())
     return config
 
 

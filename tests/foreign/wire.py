@@ -32,6 +32,7 @@ class Wire(QuicConnectionProtocol):
         self.handshaken = False
         self.ended: events.ConnectionTerminated | None = None
         self.deaf = False
+        self.mute = False  # listens, but sends nothing more on its streams
         self._changed = asyncio.Event()
         erlang_limits(quic, self.broken)
 
@@ -39,8 +40,9 @@ class Wire(QuicConnectionProtocol):
 
     def write(self, stream: int, data: bytes, *, fin: bool = False) -> None:
         """One STREAM frame in a packet of its own, as erlang_quic sends (as long as it fits into one)."""
-        self._quic.send_stream_data(stream, data, end_stream=fin)
-        self.transmit()
+        if not self.mute:
+            self._quic.send_stream_data(stream, data, end_stream=fin)
+            self.transmit()
 
     def ping_once(self) -> None:
         self._quic.send_ping(0)
