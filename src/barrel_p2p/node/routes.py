@@ -160,6 +160,13 @@ class Routes:
     def channel_closed(self, channel: Channel, reason: CloseReason) -> None:
         if self._connections.get(channel.number) is channel:
             del self._connections[channel.number]
+            if reason.kind == "protocol":
+                log.error(
+                    "%s sent what no node may send, its channel is closed: %s",
+                    channel.name,
+                    reason.text,
+                    extra={"peer": channel.name},
+                )
             self._tell(event.ChannelLost(channel.name, channel.number, reason.text))
 
     def _promote(self, number: int, channel: Channel) -> None:
