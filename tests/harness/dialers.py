@@ -46,6 +46,8 @@ from barrel_p2p.proto.connecting_events import (
 )
 from barrel_p2p.term.types import Atom
 
+from .otp_table import CREATION, Nok, OtpTable
+
 STEP = 7.0  # seconds for a dial to be answered and for each step of the handshake
 PROBE = 1.0
 IDLE = 60.0  # after which a silent connection is lost
@@ -287,13 +289,54 @@ class Node:
             self.world.close(end, "closed")
 
 
-class World:
-    """``limit`` bounds what a table does at once; in a ``peaceful`` world nobody dies and nothing is lost or too late."""
+class OtpNode(Node):
+    """An Erlang node; what it should not have to bear is checked here."""
 
-    def __init__(self, names: list[str], schedule: bytes, *, limit: int = 3, peaceful: bool = False) -> None:
+    def __init__(self, world: World, name: Atom) -> None:
+        super().__init__(world, name, CREATION)
+        self.table = OtpTable(name)  # type: ignore[assignment]
+
+    def _on_letin(self, order: LetIn) -> None:
+        if order.accept in self.ends:  # or it ended while net_kernel hung
+            super()._on_letin(order)
+
+    def _on_drop(self, order: Drop) -> None:
+        if order.connection in self.ends:
+            super()._on_drop(order)
+
+    def _on_close(self, order: Close) -> None:
+        if order.connection in self.ends:
+            super()._on_close(order)
+
+    def _on_nok(self, order: Nok) -> None:
+        if order.accept not in self.ends:
+            return
+        end = self.ends[order.accept]
+        end.state = "deaf"
+        self.world.post(end, ("nok",))
+
+    def _check_replaced(self, end: End) -> None:
+        """It believes whoever comes."""
+
+    def _check(self) -> None:
+        """It is not on trial."""
+
+    def wish(self, name: Atom) -> None:
+        super().wish(name)
+        if not self.dead and name not in self.channels and name not in self.queues:  # net_kernel hangs
+            self.world.at(1.0, lambda: self.wish(name))
+
+
+class World:
+    """``limit`` bounds what a table does at once; in a ``peaceful`` world nobody dies, nothing is lost or late."""
+
+    def __init__(
+        self, names: list[str], schedule: bytes, *, limit: int = 3, peaceful: bool = False, otp: str = ""
+    ) -> None:
         self.now = 0.0
         self.limit_of_names = limit
         self._peaceful = peaceful
+        self._otp = otp
         self.story: list[str] = []
         self.names = [Atom(f"{name}@host") for name in names]
         self.nodes: dict[Atom, Node] = {}
@@ -313,7 +356,7 @@ class World:
 
     def born(self, name: Atom) -> Node:
         self._creation += 1
-        node = Node(self, name, self._creation)
+        node = OtpNode(self, name) if name[0] in self._otp else Node(self, name, self._creation + CREATION)
         self.all.append(node)
         return node
 
@@ -458,6 +501,12 @@ class World:
         self.post(end, ("answer",))
         self.limit(end)
 
+    def _read_nok(self, end: End) -> None:
+        assert not isinstance(end.node, OtpNode), "an Erlang node reads nok and hangs for good"
+        self.ended(end, "yielded")
+        if end.other is not None and end.other.open:
+            self.post(end, ("close", "nok"))
+
     def _read_answer(self, end: End) -> None:
         end.state = "up"
         self.post(end, ("ack", end.node.creation))
@@ -513,7 +562,7 @@ class World:
                 node = self._some()
                 if node.dead or node.stopped:
                     self.restart(node.name)
-            case 28 if len(self.twins) < 2:
+            case 28 if len(self.twins) < 2 and not self._otp:
                 self.twins.append(self.born(self._some().name))
             case 29:
                 node = self._some()
@@ -521,7 +570,7 @@ class World:
                     node.tell(DisconnectAsked(name))
             case 30:
                 node = self._some()
-                if not node.dead and not node.stopped:
+                if not node.dead and not node.stopped and not isinstance(node, OtpNode):
                     self.note(f"{node} stops")
                     node.stop()
             case _:
@@ -572,6 +621,8 @@ class World:
         end = self.now + IDLE + 10 * STEP
         ups = sum(node.ups for node in self.nodes.values())
         self._calm_down(end)
+        if any(isinstance(node.table, OtpTable) and node.table.deadlocked for node in self.all):
+            return
         for one in self.names:
             for other in self.names:
                 if one < other:

@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 
 from harness.dialers import World
 
-schedules = st.binary(max_size=300)
+#: Left alone hypothesis prefers schedules too short for two connections to meet.
+schedules = st.binary(min_size=120, max_size=300) | st.binary(max_size=60)
 
 
 KINDS: dict[str, dict[str, Any]] = {
     "two": {"names": ["a", "b"]},
     "three": {"names": ["a", "b", "c"]},
     "crowd": {"names": ["a", "b", "c"], "limit": 1},
+    "small Erlang": {"names": ["a", "b"], "otp": "a"},
+    "great Erlang": {"names": ["a", "b"], "otp": "b"},
     "peace": {"names": ["a", "b", "c"], "peaceful": True},
 }
 
@@ -32,7 +35,7 @@ def play(kind: str, schedule: bytes) -> World:
     try:
         world.run()
     except Exception as error:
-        replay = f"PYTHONPATH=tests:src python {__file__} {kind} {schedule.hex()}"
+        replay = f"PYTHONPATH=tests:src python {__file__} '{kind}' {schedule.hex()}"
         error.add_note(f"replay it with: {replay}")
         if __name__ == "__main__":
             print("\n".join(world.story))
@@ -40,25 +43,31 @@ def play(kind: str, schedule: bytes) -> World:
     return world
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(schedules)
 def test_two_nodes_agree_on_one_connection(schedule: bytes) -> None:
     play("two", schedule)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(schedules)
 def test_three_nodes_agree_on_one_connection_each(schedule: bytes) -> None:
     play("three", schedule)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(schedules)
 def test_what_a_node_does_at_once_is_bounded(schedule: bytes) -> None:
     play("crowd", schedule)
 
 
-@settings(max_examples=700, deadline=None)
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(["small Erlang", "great Erlang"]), schedules)
+def test_an_erlang_node_never_reads_nok_and_agrees_too(kind: str, schedule: bytes) -> None:
+    play(kind, schedule)
+
+
+@settings(max_examples=400, deadline=None)
 @given(schedules)
 def test_without_losses_the_first_connection_stays_and_every_message_arrives(schedule: bytes) -> None:
     play("peace", schedule)
