@@ -58,8 +58,8 @@ class Pending:
         if size > self._hard_limit:
             raise ChannelOverflow(
                 f"{self._size} bytes already wait for the connection to {self.name}, which is still being set up; "
-                f"this message would pass send_hard_limit={self._hard_limit} and was not sent: let senders await now and "
-                "then"
+                f"this message would pass send_hard_limit={self._hard_limit} and was not sent: let senders await now "
+                "and then"
             )
         self._queue.append(entry)
         self._size = size

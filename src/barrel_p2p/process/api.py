@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 from ..errors import Exit, NoProc, NotConnected, ReceiveConflict
 from ..term import types as _types
 from ..term.types import Atom, Pid, Reference
-from .current import current, current_process, runtime_of
+from .current import HasRuntime, current, current_process, runtime_of
 from .names import ServerName
 from .process import EXITING, RUNNING, Process
 from .reasons import DOWN, KILLED, as_reason
@@ -230,13 +230,13 @@ def cancel_timer(timer: Timer) -> float | None:
 def spawn(
     func: Function | Coroutine[Any, Any, Any],
     *args: Any,
-    node: None = None,
+    node: HasRuntime | None = None,
     name: str | None = None,
     max_mailbox: int | None = None,
     when_full: str = "wait",
 ) -> Pid: ...
 @overload
-def spawn(func: Any, *args: Any, node: Any, name: str | None = None, max_mailbox: int | None = None) -> Any: ...
+def spawn(func: Any, *args: Any, node: str, name: str | None = None) -> Awaitable[Pid]: ...
 def spawn(
     func: Any,
     *args: Any,

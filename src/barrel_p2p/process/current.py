@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import NotInProcess
 
 if TYPE_CHECKING:
     from .process import Process
     from .runtime import Runtime
+
+
+class HasRuntime(Protocol):
+    """A ``Node``, as this layer sees it."""
+
+    @property
+    def runtime(self) -> Runtime: ...
+
 
 current: ContextVar[Process | None] = ContextVar("barrel_p2p_process", default=None)
 
@@ -40,4 +48,4 @@ def runtime_of(node: Any) -> Runtime:
     return runtime
 
 
-__all__ = ["current", "current_process", "runtime_of"]
+__all__ = ["HasRuntime", "current", "current_process", "runtime_of"]
