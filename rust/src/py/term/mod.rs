@@ -63,7 +63,10 @@ impl Codec {
     pub fn relieve_collector(&self, tuple: &Bound<'_, PyTuple>, items: [&Bound<'_, PyAny>; 2]) {
         // SAFETY: the objects are alive, and the references taken are given back here.
         unsafe {
-            if items.iter().all(|item| Obj::share(item.as_ptr()).is_plain()) {
+            if items
+                .iter()
+                .all(|item| Obj::share(item.as_ptr()).is_plain())
+            {
                 Obj::share(tuple.as_ptr()).untrack();
             }
         }
