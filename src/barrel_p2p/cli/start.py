@@ -119,9 +119,9 @@ async def _serve(node: Node, options: Options, command: CommandOptions, app: App
     data_dir = Path(options.data_dir) if options.data_dir is not None else Path("data") / node.name
     is_new = not (data_dir / "keys" / "node.key").exists()
     async with node:
+        _catch_signals(self_pid())  # before anybody can read that the node is up, and stop it
         _announce(node, options, data_dir, is_new, as_json=command.json_logs)
         logging.getLogger().setLevel(command.log_level.upper())
-        _catch_signals(self_pid())
         result: list[Any] = []
         app_pid: Pid | None = None
         if app is not None:
