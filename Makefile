@@ -21,7 +21,7 @@ $(VENV)/.packages: pyproject.toml
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.packages $(RUST)
-	@echo "building the Rust extension (about a minute the first time)"
+	@echo "building the Rust extension (one to three minutes the first time)"
 	@$(BIN)/maturin develop --release --locked > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
 	@touch $@
 

@@ -125,7 +125,6 @@ async def run(directory: Path) -> int:
 async def main() -> int:
     started, failed, steps = time.monotonic(), True, 0
     print("barrel_p2p: Erlang's processes in Python, over one authenticated QUIC connection per peer")
-    print()
     with tempfile.TemporaryDirectory(prefix="barrel-demo-") as directory:
         try:
             async with asyncio.timeout(LIMIT_SECONDS):
