@@ -193,6 +193,23 @@ def test_a_peer_that_dropped_the_link_in_silence_is_down_within_the_tick_time(tm
 # --- peers that stall -------------------------------------------------------------------------------------------------
 
 
+def test_a_connection_is_renewed_before_erlang_could_no_longer_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(alice: Node) -> None:
+        async with ForeignNode(GREATER, cookie=COOKIE) as erl:
+            alice.monitor_nodes()
+            await pair(alice, erl)
+            assert await receive(timeout=5) == ("nodeup", erl.name)
+            monkeypatch.setattr("barrel_p2p.node.liveness.MAX_PACKETS", 10)
+            assert await receive(timeout=5) == ("nodedown", erl.name)
+            monkeypatch.undo()
+            await alice.connect(erl.name)
+            assert await receive(timeout=5) == ("nodeup", erl.name)
+
+    run(story, tmp_path, net_ticktime_ms=800)
+
+
 @pytest.mark.parametrize("message", ["hello", "challenge", "response", "name", "reply"])
 def test_a_dialer_that_stalls_is_let_go_of(tmp_path: Path, message: str, caplog: pytest.LogCaptureFixture) -> None:
     async def story(alice: Node) -> None:

@@ -8,6 +8,9 @@ does.
 The question is a monitor on a name that nobody has. The VM itself answers it with ``noproc``, whatever its processes
 do. A question that still waits behind other messages counts as not asked. Python peers close their connections and are
 not asked.
+
+The same check ends a connection that is about to become useless: Erlang's QUIC survives one update of the keys by its
+peer and can't read a packet after the second, which quinn starts before 2**23 packets.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ log = logging.getLogger("barrel_p2p.connect")
 
 NOBODY = Atom("barrel_p2p_nobody")
 CHECKS = 4  # within one tick time, as OTP counts its ticks
+MAX_PACKETS = 7_000_000  # sent on one connection to an Erlang peer; at 80,000 a second one check more is still in time
 MOVING = 4096  # bytes sent between two checks: more than acknowledgements and pings; a guess
 
 
@@ -49,20 +53,28 @@ class Liveness:
         channel = self._channel
         if channel.connection.closed:
             return
-        before, self._sent = self._sent, channel.connection.stats().get("bytes_sent", 0)
+        stats = channel.connection.stats()
+        if stats.get("packets_sent", 0) > MAX_PACKETS:
+            self._close(
+                f"the connection to {channel.name} is used up (its keys can't be renewed again); the next one is new"
+            )
+            return
+        before, self._sent = self._sent, stats.get("bytes_sent", 0)
         if channel.received_messages != self._seen or channel.waiting_for:
             self._seen = channel.received_messages
             self._unanswered = 0
         elif self._unanswered and self._sent < self._asked_at and self._sent - before > MOVING:
             pass  # the question has not left yet
         elif self._unanswered >= CHECKS - 1:
-            text = f"{channel.name} no longer has this connection: it answers QUIC, but nothing sent over it"
-            log.warning("%s", text, extra={"peer": channel.name})
-            channel.close(text)
+            self._close(f"{channel.name} no longer has this connection: it answers QUIC, but nothing sent over it")
             return
         else:
             self._ask()
         self._loop.call_later(self._interval, self._check)
+
+    def _close(self, text: str) -> None:
+        log.warning("%s", text, extra={"peer": self._channel.name})
+        self._channel.close(text)
 
     def _ask(self) -> None:
         self._unanswered += 1
