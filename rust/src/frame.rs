@@ -1,17 +1,19 @@
-//! Framing of the Erlang distribution on a data stream: bytes in, whole messages out. Knows neither QUIC nor Python.
+//! Framing of the Erlang distribution on a data stream: bytes in, whole messages out. Knows neither carriers nor Python.
 //!
 //! A stream is a sequence of frames `length:32 | payload`; length 0 is a tick. What stands in a payload depends on
-//! whether the two nodes negotiated the FRAGMENTS flag:
+//! which of the flags FRAGMENTS and DIST_HDR_ATOM_CACHE the two nodes negotiated:
 //!
-//! | negotiated | payload                                                                        |
-//! |------------|--------------------------------------------------------------------------------|
-//! | yes        | `131 68 0` control \[message\]: the terms carry no version byte of their own   |
-//! | yes        | `131 69 seq:64 n:64 0` first part, then `131 70 seq:64 n-1:64` ... down to n=1 |
-//! | no         | `112 131` control \[`131` message\]                                            |
+//! | negotiated | payload                                                                            |
+//! |------------|------------------------------------------------------------------------------------|
+//! | one        | `131 68 atoms` control \[message\]: the terms carry no version byte of their own   |
+//! | FRAGMENTS  | `131 69 seq:64 n:64 atoms` first part, then `131 70 seq:64 n-1:64` ... down to n=1 |
+//! | none       | `112 131` control \[`131` message\]                                                |
 //!
-//! The byte after 68 and 69 counts atom cache entries; distribution over QUIC never uses the cache, so it is 0.
+//! `atoms` is what `atom_cache.rs` describes; distribution over QUIC never uses the cache, so there it is a single 0.
 //! A claimed length is never trusted: buffers grow with the bytes that arrived.
 
+use crate::atom_cache::ReceiveCache;
+use crate::etf::AtomText;
 use bytes::Bytes;
 use std::collections::HashMap;
 
@@ -36,6 +38,15 @@ pub struct Limits {
     pub max_sequences: usize,
     /// Whether FRAGMENTS was negotiated; each side must then use the matching form.
     pub fragments: bool,
+    /// Whether DIST_HDR_ATOM_CACHE was negotiated.
+    pub atom_cache: bool,
+}
+
+impl Limits {
+    /// Whether messages have a distribution header.
+    fn header(&self) -> bool {
+        self.fragments || self.atom_cache
+    }
 }
 
 /// The peer broke the framing; the text says how, for the close reason and the log.
@@ -49,6 +60,8 @@ pub struct RawMessage {
     pub body: Bytes,
     /// Whether each of the terms starts with the version byte 131.
     pub tagged: bool,
+    /// What references to the atom cache in the terms stand for.
+    pub atoms: Vec<AtomText>,
 }
 
 /// Turns the data streams of one connection into messages.
@@ -59,11 +72,14 @@ pub struct Deframer {
     /// Per stream and sequence id: a fragmented message in progress.
     fragments: HashMap<(u64, u64), Partial>,
     held: usize,
+    cache: Option<ReceiveCache>,
 }
 
 struct Partial {
     last: u64,
     body: Vec<u8>,
+    /// From the first fragment; later messages may give the slots of the cache to other atoms meanwhile.
+    atoms: Vec<AtomText>,
 }
 
 impl Deframer {
@@ -73,6 +89,7 @@ impl Deframer {
             streams: HashMap::new(),
             fragments: HashMap::new(),
             held: 0,
+            cache: limits.atom_cache.then(ReceiveCache::new),
         }
     }
 
@@ -168,35 +185,31 @@ impl Deframer {
         let kind = (payload[0], payload.get(1).copied());
         let fragmented = matches!(kind, (VERSION, Some(FIRST_FRAGMENT | NEXT_FRAGMENT)));
         match kind {
-            (VERSION, Some(NORMAL)) | (VERSION, Some(FIRST_FRAGMENT | NEXT_FRAGMENT))
-                if !self.limits.fragments =>
-            {
-                let what = if fragmented {
-                    "fragment"
-                } else {
-                    "frame with a distribution header"
-                };
-                Err(FrameError(format!(
-                    "{what} although fragments were not negotiated"
-                )))
-            }
+            _ if fragmented && !self.limits.fragments => Err(FrameError(
+                "fragment although fragments were not negotiated".into(),
+            )),
+            (VERSION, Some(NORMAL)) if !self.limits.header() => Err(FrameError(
+                "frame with a distribution header although it was not negotiated".into(),
+            )),
             (VERSION, Some(NORMAL)) => {
-                no_atom_cache(payload.get(2))?;
+                let (atoms, at) = self.atoms(&payload, 2)?;
                 out.push(RawMessage {
-                    body: payload.slice(3..),
+                    body: payload.slice(at..),
                     tagged: false,
+                    atoms,
                 });
                 Ok(())
             }
             (VERSION, Some(FIRST_FRAGMENT)) => self.first_fragment(stream, payload, out),
             (VERSION, Some(NEXT_FRAGMENT)) => self.next_fragment(stream, payload, out),
-            (PASS_THROUGH, Some(VERSION)) if self.limits.fragments => Err(FrameError(
-                "pass-through frame although fragments were negotiated".into(),
+            (PASS_THROUGH, Some(VERSION)) if self.limits.header() => Err(FrameError(
+                "pass-through frame although distribution headers were negotiated".into(),
             )),
             (PASS_THROUGH, Some(VERSION)) => {
                 out.push(RawMessage {
                     body: payload.slice(1..),
                     tagged: true,
+                    atoms: Vec::new(),
                 });
                 Ok(())
             }
@@ -212,7 +225,7 @@ impl Deframer {
         out: &mut Vec<RawMessage>,
     ) -> Result<(), FrameError> {
         let (sequence, number) = fragment_ids(&payload)?;
-        no_atom_cache(payload.get(18))?;
+        let (atoms, at) = self.atoms(&payload, 18)?;
         if number == 0 {
             return Err(FrameError("fragment number 0".into()));
         }
@@ -223,8 +236,9 @@ impl Deframer {
                 )));
             }
             out.push(RawMessage {
-                body: payload.slice(19..),
+                body: payload.slice(at..),
                 tagged: false,
+                atoms,
             });
             return Ok(());
         }
@@ -234,12 +248,14 @@ impl Deframer {
                 self.limits.max_sequences
             )));
         }
-        let body = payload[19..].to_vec();
+        let body = payload[at..].to_vec();
         self.hold(body.len())?;
-        match self
-            .fragments
-            .insert((stream, sequence), Partial { last: number, body })
-        {
+        let partial = Partial {
+            last: number,
+            body,
+            atoms,
+        };
+        match self.fragments.insert((stream, sequence), partial) {
             None => Ok(()),
             Some(_) => Err(FrameError(format!(
                 "fragment sequence {sequence} started twice"
@@ -281,10 +297,23 @@ impl Deframer {
                 out.push(RawMessage {
                     body: Bytes::from(done.body),
                     tagged: false,
+                    atoms: done.atoms,
                 });
             }
         }
         Ok(())
+    }
+
+    /// The atoms of a distribution header whose count stands at `at`, and the position behind the header.
+    fn atoms(&mut self, payload: &[u8], at: usize) -> Result<(Vec<AtomText>, usize), FrameError> {
+        match (&mut self.cache, payload.get(at)) {
+            (Some(cache), _) => cache.read(payload, at),
+            (None, Some(0)) => Ok((Vec::new(), at + 1)),
+            (None, Some(n)) => Err(FrameError(format!(
+                "distribution header with {n} atom cache entries; none can be in use"
+            ))),
+            (None, None) => Err(FrameError("distribution header cut off".into())),
+        }
     }
 
     fn length(&self, prefix: &[u8]) -> Result<usize, FrameError> {
@@ -319,13 +348,6 @@ pub fn begin(out: &mut Vec<u8>, fragments: bool) -> usize {
         false => out.extend_from_slice(&[PASS_THROUGH, VERSION]),
     }
     start
-}
-
-/// What stands between control and message term.
-pub fn between(out: &mut Vec<u8>, fragments: bool) {
-    if !fragments {
-        out.push(VERSION);
-    }
 }
 
 /// Writes the length of the frame that began at `start`; false if it is too long for the 32-bit prefix.
@@ -399,13 +421,37 @@ fn fragment_ids(payload: &[u8]) -> Result<(u64, u64), FrameError> {
     }
 }
 
-fn no_atom_cache(count: Option<&u8>) -> Result<(), FrameError> {
-    match count {
-        Some(0) => Ok(()),
-        Some(n) => Err(FrameError(format!(
-            "distribution header with {n} atom cache entries; none can be in use"
-        ))),
-        None => Err(FrameError("distribution header cut off".into())),
+/// Appends a message behind a distribution header to `out`, in fragments if it is large.
+///
+/// `header` is the header from its count byte on. The first `whole` bytes of `body`, the control term, stay in the first
+/// fragment. Without `sequence` it is sent whole: header and body must then fit a 32-bit length.
+pub fn write(out: &mut Vec<u8>, header: &[u8], body: &[u8], whole: usize, sequence: Option<u64>) {
+    let first = FRAGMENT.max(whole);
+    match sequence {
+        Some(sequence) if body.len() > first => {
+            let rest = body[first..].chunks(FRAGMENT);
+            out.reserve(body.len() + header.len() + 22 * (rest.len() + 1));
+            let mut number = rest.len() as u64 + 1;
+            let mut fragment = |kind: u8, header: &[u8], part: &[u8]| {
+                let length = 18 + header.len() + part.len();
+                out.extend_from_slice(&(length as u32).to_be_bytes());
+                out.extend_from_slice(&[VERSION, kind]);
+                out.extend_from_slice(&sequence.to_be_bytes());
+                out.extend_from_slice(&number.to_be_bytes());
+                out.extend_from_slice(header);
+                out.extend_from_slice(part);
+                number -= 1;
+            };
+            fragment(FIRST_FRAGMENT, header, &body[..first]);
+            rest.for_each(|part| fragment(NEXT_FRAGMENT, &[], part));
+        }
+        _ => {
+            let length = (2 + header.len() + body.len()) as u32;
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(&[VERSION, NORMAL]);
+            out.extend_from_slice(header);
+            out.extend_from_slice(body);
+        }
     }
 }
 
@@ -418,6 +464,7 @@ mod tests {
         max_held: 4000,
         max_sequences: 3,
         fragments: true,
+        atom_cache: false,
     };
 
     fn frame(payload: &[u8]) -> Vec<u8> {
@@ -595,6 +642,14 @@ mod tests {
         assert!(error(plain, &normal(b"x")).contains("not negotiated"));
         assert!(error(plain, &fragment(69, 1, 1, b"x")).contains("not negotiated"));
         assert!(error(LIMITS, &frame(&[112, 131, 97, 1])).contains("were negotiated"));
+        let cache = Limits {
+            fragments: false,
+            atom_cache: true,
+            ..LIMITS
+        };
+        assert_eq!(run(cache, &normal(b"x")).unwrap(), [b"x"]);
+        assert!(error(cache, &fragment(69, 1, 1, b"x")).contains("not negotiated"));
+        assert!(error(cache, &frame(&[112, 131, 97, 1])).contains("were negotiated"));
         let mut out = Vec::new();
         Deframer::new(plain)
             .feed(4, frame(&[112, 131, 97, 1]).into(), &mut out)
@@ -603,7 +658,8 @@ mod tests {
             out,
             [RawMessage {
                 body: Bytes::from_static(&[131, 97, 1]),
-                tagged: true
+                tagged: true,
+                atoms: Vec::new(),
             }]
         );
     }
@@ -661,7 +717,9 @@ mod tests {
             let mut out = Vec::new();
             let start = begin(&mut out, fragments);
             out.extend_from_slice(b"control");
-            between(&mut out, fragments);
+            if !fragments {
+                out.push(VERSION);
+            }
             out.extend_from_slice(b"message");
             assert!(finish(&mut out, start));
             let got = run(
@@ -679,5 +737,51 @@ mod tests {
             };
             assert_eq!(got, [expected]);
         }
+    }
+    #[test]
+    fn what_write_splits_is_put_together() {
+        let limits = Limits {
+            max_frame: 1 << 20,
+            max_held: 1 << 20,
+            ..LIMITS
+        };
+        for size in [0, 1, FRAGMENT, FRAGMENT + 1, 3 * FRAGMENT, 200_000] {
+            let body: Vec<u8> = (0..size).map(|i| i as u8).collect();
+            for whole in [0, size.min(100), size] {
+                let mut out = Vec::new();
+                write(&mut out, &[0], &body, whole, Some(5));
+                assert_eq!(run(limits, &out).unwrap(), [&*body]);
+            }
+            let mut out = Vec::new();
+            write(&mut out, &[0], &body, 0, None);
+            assert_eq!(out.len(), 7 + size);
+        }
+    }
+
+    #[test]
+    fn fragments_keep_the_atoms_of_their_own_header() {
+        let limits = Limits {
+            atom_cache: true,
+            ..LIMITS
+        };
+        let header = |text: &[u8]| [&[1, 0x08, 3, text.len() as u8], text].concat();
+        let first = [
+            &[131, 69][..],
+            &[0, 0, 0, 0, 0, 0, 0, 1],
+            &[0, 0, 0, 0, 0, 0, 0, 2],
+        ]
+        .concat();
+        let stream = [
+            frame(&[&first[..], &header(b"one"), b"a"].concat()),
+            frame(&[&[131, 68][..], &header(b"two"), b"x"].concat()),
+            fragment(70, 1, 1, b"b"),
+        ]
+        .concat();
+        let mut out = Vec::new();
+        Deframer::new(limits)
+            .feed(0, stream.into(), &mut out)
+            .unwrap();
+        let got: Vec<_> = out.iter().map(|m| (&*m.body, &*m.atoms[0])).collect();
+        assert_eq!(got, [(&b"x"[..], &b"two"[..]), (b"ab", b"one")]);
     }
 }

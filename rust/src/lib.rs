@@ -1,9 +1,11 @@
 //! The native data plane of barrel_p2p: this file only registers what Python sees.
 
+pub mod atom_cache;
 pub mod etf;
 pub mod frame;
 mod py;
 pub mod quic;
+pub mod tcp;
 
 use pyo3::prelude::*;
 

@@ -14,6 +14,7 @@ from barrel_p2p.net.quic import Connection, QuicTransport
 from barrel_p2p.node import establish
 from barrel_p2p.node.net_kernel import NetKernel
 from barrel_p2p.process.runtime import Runtime
+from barrel_p2p.proto.handshake import HandshakeAcceptor
 from harness.cluster import Cluster, run
 
 
@@ -121,7 +122,7 @@ def test_a_dialer_that_reads_nok_waits_and_dials_again(tmp_path: Path, monkeypat
             let_in(self, simultaneous=simultaneous)
         else:
             noks.append(self)
-            assert isinstance(self._handshake, establish.HandshakeAcceptor)
+            assert isinstance(self._handshake, HandshakeAcceptor)
             self._handshake.answer("nok", now=asyncio.get_running_loop().time())
             self._pump()
 

@@ -1,15 +1,17 @@
 //! Terms as bytes that are equal exactly when Erlang's `=:=` holds, to find the keys of a map that Erlang sees as one.
 
 use super::check::atom_text;
-use super::{tag, write, Builder, Fail, Fault, Limits, RawReference, Reader};
+use super::{tag, write, AtomText, Builder, Fail, Fault, Limits, RawReference, Reader};
 
 /// One byte form of the term that `data` is the encoding of (without the byte 131).
-pub fn canonical(data: &[u8], limits: Limits) -> Result<Vec<u8>, Fail> {
+pub fn canonical(data: &[u8], limits: Limits, atoms: &[AtomText]) -> Result<Vec<u8>, Fail> {
     let limits = Limits {
         bytes: data.len(),
         ..limits
     };
-    Reader::new(data, 0, limits).term(&mut Canonical)
+    Reader::new(data, 0, limits)
+        .with_atoms(atoms)
+        .term(&mut Canonical)
 }
 
 /// Builds for each term its one form: what OTP 27 would send, with texts as binaries and maps sorted by their keys.

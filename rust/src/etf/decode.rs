@@ -1,6 +1,9 @@
 //! Bytes -> calls of a builder.
 
-use super::{float_text, inflate, tag, Fail, Fault, Limits, MAX_REFERENCE_WORDS, VERSION};
+use super::{
+    float_text, inflate, tag, write, AtomText, Fail, Fault, Limits, MAX_REFERENCE_WORDS, VERSION,
+};
+use std::borrow::Cow;
 
 /// Makes values of what the reader meets. Errors are the builder's own limits (atoms, memory) or its host's exceptions.
 pub trait Builder: Sized {
@@ -71,11 +74,6 @@ pub trait Builder: Sized {
         value: Self::Value,
     ) -> Result<(), Fail>;
     fn map_end(&mut self, pairs: Self::Pairs, at: usize) -> Result<Self::Value, Fail>;
-
-    /// The atom that slot `index` of the message's atom cache holds, when there is a cache.
-    fn cached_atom(&mut self, _index: u8) -> Option<Self::Value> {
-        None
-    }
 }
 
 /// A reference as it stood on the wire: `words` are 1 to 5 big-endian numbers, `canonical` its bytes if they are what OTP
@@ -104,6 +102,20 @@ pub struct Reader<'a> {
     limits: Limits,
     /// `data` was cut to the size limit.
     cut: bool,
+    /// The atoms that ATOM_CACHE_REF 0, 1, .. stand for: those of the distribution header in front of the term.
+    atoms: &'a [AtomText],
+    /// What has to be written out in the fun that is being read, if any.
+    fun: Option<FunSpots>,
+}
+
+/// A fun is kept as bytes, to be sent again: references to the cache of its message must not stay in it.
+#[derive(Default)]
+struct FunSpots {
+    /// Positions of ATOM_CACHE_REF.
+    references: Vec<usize>,
+    /// Positions of the size fields of inner funs, and by how much each grows.
+    sizes: Vec<(usize, usize)>,
+    growth: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -121,7 +133,15 @@ impl<'a> Reader<'a> {
                 .saturating_add(4096),
             limits,
             cut: end < data.len(),
+            atoms: &[],
+            fun: None,
         }
+    }
+
+    /// The same for terms behind a distribution header that named `atoms`.
+    pub fn with_atoms(mut self, atoms: &'a [AtomText]) -> Self {
+        self.atoms = atoms;
+        self
     }
 
     pub fn position(&self) -> usize {
@@ -183,6 +203,10 @@ impl<'a> Reader<'a> {
             tag::SMALL_INTEGER => {
                 let value = self.u8()?;
                 b.small(value)
+            }
+            tag::ATOM_CACHE_REF => {
+                let text = self.cached(at)?;
+                b.atom(text, at)
             }
             tag::INTEGER => {
                 let value = self.u32()? as i32;
@@ -254,11 +278,6 @@ impl<'a> Reader<'a> {
                     Text::Utf8(text) => b.atom(text, at),
                     Text::Made(text) => b.atom(text.as_bytes(), at),
                 }
-            }
-            tag::ATOM_CACHE_REF => {
-                let index = self.u8()?;
-                b.cached_atom(index)
-                    .ok_or_else(|| Fault::new(at, "atom cache reference without a cached atom"))
             }
             tag::LARGE_BIG => {
                 let n = self.u32()? as usize;
@@ -385,6 +404,7 @@ impl<'a> Reader<'a> {
             if !seen.insert(super::canonical::canonical(
                 &self.data[from..to],
                 self.limits,
+                self.atoms,
             )?) {
                 return Err(Fault::new(from, "duplicate key in a map"));
             }
@@ -397,7 +417,8 @@ impl<'a> Reader<'a> {
     #[inline(never)]
     fn refuse_equal_keys_inside(&mut self, from: usize, n: usize) -> Result<(), Fail> {
         self.work(self.pos - from, from)?;
-        let mut reader = Reader::new(&self.data[..self.pos], from, self.limits);
+        let mut reader =
+            Reader::new(&self.data[..self.pos], from, self.limits).with_atoms(self.atoms);
         for _ in 0..n {
             reader.term(&mut super::canonical::Canonical)?;
         }
@@ -490,6 +511,9 @@ impl<'a> Reader<'a> {
 
     #[inline(never)]
     fn pid<B: Builder>(&mut self, b: &mut B, at: usize, tag: u8) -> Result<B::Value, Fail> {
+        if tag == tag::NEW_PID && self.data.get(self.pos) == Some(&tag::ATOM_CACHE_REF) {
+            return self.pid_of_cached_node(b);
+        }
         let node = self.name(b)?;
         let (id, serial) = (self.u32()?, self.u32()?);
         let creation = if tag == tag::PID {
@@ -498,6 +522,33 @@ impl<'a> Reader<'a> {
             self.u32()?
         };
         b.pid(node, id, serial, creation, &self.data[at..self.pos])
+    }
+
+    /// Written out as it would stand without a cache, so that the builder knows it again.
+    fn pid_of_cached_node<B: Builder>(&mut self, b: &mut B) -> Result<B::Value, Fail> {
+        let name_at = self.pos;
+        self.pos += 1;
+        let text = self.cached(name_at)?;
+        let numbers = self.take(12)?;
+        let mut raw = [0; 3 + 255 + 12];
+        let size = 3 + text.len() + 12;
+        let raw = match raw.get_mut(..size) {
+            Some(raw) if text.len() < 256 => {
+                raw[..3].copy_from_slice(&[tag::NEW_PID, tag::SMALL_ATOM_UTF8, text.len() as u8]);
+                raw[3..3 + text.len()].copy_from_slice(text);
+                raw[3 + text.len()..].copy_from_slice(numbers);
+                &*raw
+            }
+            _ => &[tag::NEW_PID, tag::ATOM_UTF8][..], // too long a name for the short form, as above
+        };
+        if let Some(value) = b.known_pid(raw) {
+            return Ok(value);
+        }
+        let node = b.name(text, name_at)?;
+        let word = |i: usize| {
+            u32::from_be_bytes([numbers[i], numbers[i + 1], numbers[i + 2], numbers[i + 3]])
+        };
+        b.pid(node, word(0), word(4), word(8), raw)
     }
 
     fn port<B: Builder>(&mut self, b: &mut B, tag: u8) -> Result<B::Value, Fail> {
@@ -525,9 +576,10 @@ impl<'a> Reader<'a> {
         if n == 0 || n > MAX_REFERENCE_WORDS {
             return Err(Fault::new(at, format!("reference of {n} words")));
         }
-        let canonical =
-            tag == tag::NEWER_REFERENCE && self.data.get(self.pos) == Some(&tag::SMALL_ATOM_UTF8);
+        let name_at = self.pos;
+        let name_tag = self.data.get(self.pos).copied();
         let node = self.name(b)?;
+        let name_end = self.pos;
         let data = self.data;
         let (words, creation);
         if tag == tag::REFERENCE {
@@ -550,13 +602,26 @@ impl<'a> Reader<'a> {
                 "old reference whose first word has more than 18 bits",
             ));
         }
-        let canonical = canonical.then(|| &data[at..self.pos]);
+        let canonical = match name_tag {
+            Some(tag::SMALL_ATOM_UTF8) if tag == tag::NEWER_REFERENCE => {
+                Some(Cow::Borrowed(&data[at..self.pos]))
+            }
+            Some(tag::ATOM_CACHE_REF) if tag == tag::NEWER_REFERENCE => {
+                let text = &self.atoms[data[name_at + 1] as usize];
+                let mut raw = Vec::with_capacity(self.pos - at + text.len());
+                raw.extend_from_slice(&data[at..name_at]);
+                write::atom(&mut raw, text);
+                raw.extend_from_slice(&data[name_end..self.pos]);
+                Some(Cow::Owned(raw))
+            }
+            _ => None,
+        };
         b.reference(
             node,
             RawReference {
                 creation,
                 words,
-                canonical,
+                canonical: canonical.as_deref(),
             },
         )
     }
@@ -577,6 +642,8 @@ impl<'a> Reader<'a> {
     /// A closure stays the bytes it came as, but they are checked: they will be sent again.
     fn fun<B: Builder>(&mut self, b: &mut B, at: usize, tag: u8) -> Result<B::Value, Fail> {
         let mut check = super::check::Check::default();
+        let outer = self.fun.take();
+        self.fun = Some(FunSpots::default());
         let free;
         if tag == tag::NEW_FUN {
             self.take(4 + 1 + 16 + 4)?; // size (OTP does not look at it either), arity, uniq, index
@@ -601,7 +668,51 @@ impl<'a> Reader<'a> {
         if check.maps {
             self.refuse_equal_keys_inside(from, free)?;
         }
-        b.fun(&self.data[at..self.pos])
+        let mut spots = self.fun.take().unwrap_or_default();
+        if tag == tag::NEW_FUN && spots.growth > 0 {
+            spots.sizes.push((at + 1, spots.growth));
+        }
+        match outer {
+            Some(mut outer) => {
+                // its bytes are a part of the outer fun's, and the builder is one that keeps none
+                outer.references.append(&mut spots.references);
+                outer.sizes.append(&mut spots.sizes);
+                outer.growth += spots.growth;
+                self.fun = Some(outer);
+                b.fun(&self.data[at..self.pos])
+            }
+            None if spots.references.is_empty() => b.fun(&self.data[at..self.pos]),
+            None => b.fun(&self.written_out(at, &spots)?),
+        }
+    }
+
+    /// The fun that starts at `at` with its references to the atom cache replaced by atoms.
+    fn written_out(&self, at: usize, spots: &FunSpots) -> Result<Vec<u8>, Fail> {
+        let size = self.pos - at + spots.growth;
+        if size > self.limits.bytes {
+            return Err(Fault::new(
+                at,
+                format!(
+                    "fun of {size} bytes exceeds max_bytes={}",
+                    self.limits.bytes
+                ),
+            ));
+        }
+        let mut data = self.data[at..self.pos].to_vec();
+        for &(size_at, growth) in &spots.sizes {
+            let field = &mut data[size_at - at..size_at - at + 4];
+            let old = u32::from_be_bytes([field[0], field[1], field[2], field[3]]);
+            field.copy_from_slice(&old.wrapping_add(growth as u32).to_be_bytes());
+        }
+        let mut raw = Vec::with_capacity(size);
+        let mut done = 0;
+        for &spot in &spots.references {
+            raw.extend_from_slice(&data[done..spot - at]);
+            write::atom(&mut raw, &self.atoms[data[spot - at + 1] as usize]);
+            done = spot - at + 2;
+        }
+        raw.extend_from_slice(&data[done..]);
+        Ok(raw)
     }
 
     fn fun_pid(&mut self, check: &mut super::check::Check) -> Result<(), Fail> {
@@ -624,14 +735,29 @@ impl<'a> Reader<'a> {
                 b.name(text, at)
             }
             tag::ATOM_CACHE_REF => {
-                let index = self.u8()?;
-                b.cached_atom(index)
-                    .ok_or_else(|| Fault::new(at, "atom cache reference without a cached atom"))
+                let text = self.cached(at)?;
+                b.name(text, at)
             }
             tag => match self.atom_text(tag, at)? {
                 Text::Utf8(text) => b.name(text, at),
                 Text::Made(text) => b.name(text.as_bytes(), at),
             },
+        }
+    }
+
+    /// The atom that the ATOM_CACHE_REF at `at` stands for; its tag has been read.
+    #[inline]
+    fn cached(&mut self, at: usize) -> Result<&'a [u8], Fail> {
+        let index = self.u8()?;
+        match self.atoms.get(index as usize) {
+            Some(text) => {
+                if let Some(fun) = &mut self.fun {
+                    fun.references.push(at);
+                    fun.growth += text.len() + if text.len() < 256 { 2 } else { 3 } - 2;
+                }
+                Ok(text)
+            }
+            None => Err(Fault::new(at, "atom cache reference without a cached atom")),
         }
     }
 

@@ -58,6 +58,9 @@ pub mod tag {
     pub const LOCAL: u8 = 121;
 }
 
+/// The text of an atom in an atom cache, claimed to be UTF-8.
+pub type AtomText = std::sync::Arc<[u8]>;
+
 /// An atom has at most this many characters (OTP's MAX_ATOM_CHARACTERS).
 pub const MAX_ATOM_CHARS: usize = 255;
 

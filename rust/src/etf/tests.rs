@@ -106,7 +106,7 @@ fn no_bytes_make_the_reader_panic() {
             data[at] = random.next() as u8;
         }
         let _ = check(&data);
-        let _ = canonical(&data[1..], Limits::default());
+        let _ = canonical(&data[1..], Limits::default(), &[]);
     }
     for seed in 1..20_000 {
         let mut random = Random(seed);
@@ -114,7 +114,7 @@ fn no_bytes_make_the_reader_panic() {
             .map(|_| (64 + random.below(60)) as u8 % 122)
             .collect();
         let _ = check(&[&[131], &noise[..]].concat());
-        let _ = canonical(&noise, Limits::default());
+        let _ = canonical(&noise, Limits::default(), &[]);
     }
 }
 
@@ -163,7 +163,7 @@ fn the_offset_of_a_fault_is_where_the_broken_term_starts() {
 fn equal_terms_have_one_canonical_form() {
     let same = |left: &[u8], right: &[u8]| {
         let limits = Limits::default();
-        canonical(left, limits).unwrap() == canonical(right, limits).unwrap()
+        canonical(left, limits, &[]).unwrap() == canonical(right, limits, &[]).unwrap()
     };
     assert!(same(&[97, 5], &[110, 4, 0, 5, 0, 0, 0]));
     assert!(same(
@@ -206,4 +206,61 @@ fn compressed_terms_are_inflated_to_their_claimed_size_only() {
         }
     )
     .is_err());
+}
+
+/// The text of the atom or the bytes of the fun that `data` encodes behind a header that names `atoms`.
+fn with_atoms(data: &[u8], atoms: &[&[u8]]) -> Result<Vec<u8>, String> {
+    let atoms: Vec<super::AtomText> = atoms.iter().map(|&text| text.into()).collect();
+    let mut reader = Reader::new(data, 0, Limits::default()).with_atoms(&atoms);
+    let done = reader.term(&mut super::canonical::Canonical);
+    done.map_err(|fault| fault.to_string())
+}
+
+#[test]
+fn references_to_the_atom_cache_are_the_same_terms() {
+    let cached = |bytes: &[u8]| with_atoms(bytes, &[b"ok", b"a@b"]);
+    let plain = |bytes: &[u8]| with_atoms(bytes, &[]);
+    assert_eq!(cached(&[82, 0]), plain(&[119, 2, b'o', b'k']));
+    assert!(cached(&[82, 2])
+        .unwrap_err()
+        .contains("without a cached atom"));
+    assert!(plain(&[82, 0]).is_err());
+    assert!(cached(&[82]).is_err());
+    let node = [119, 3, b'a', b'@', b'b'];
+    let numbers = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+    for head in [&[88][..], &[90, 0, 2]] {
+        let short = [head, &[82, 1], &numbers].concat();
+        let long = [head, &node, &numbers].concat();
+        assert_eq!(cached(&short).unwrap(), plain(&long).unwrap());
+        for end in 0..short.len() {
+            assert!(cached(&short[..end]).is_err());
+        }
+    }
+}
+
+#[test]
+fn a_fun_is_written_out_with_its_atoms() {
+    /// A fun of module `m` by a process of node `m` with `free` variables.
+    fn fun(m: &[u8], free: &[&[u8]]) -> Vec<u8> {
+        let mut out = vec![112, 0, 0, 0, 0, 1];
+        out.extend([7; 16]);
+        out.extend([0, 0, 0, 3]);
+        out.extend((free.len() as u32).to_be_bytes());
+        out.extend(m);
+        out.extend([97, 3, 97, 4, 88]);
+        out.extend(m);
+        out.extend([0; 12]);
+        free.iter().for_each(|term| out.extend(*term));
+        let size = (out.len() - 1) as u32;
+        out[1..5].copy_from_slice(&size.to_be_bytes());
+        out
+    }
+    let (short, long) = ([82, 0], [119, 3, b'm', b'@', b'h']);
+    let inner = |m: &[u8]| fun(m, &[&[97, 9], m]);
+    let cached = fun(&short, &[&short, &inner(&short), &[82, 0]]);
+    let plain = fun(&long, &[&long, &inner(&long), &long]);
+    assert_eq!(with_atoms(&cached, &[b"m@h"]).unwrap(), plain);
+    for end in 0..cached.len() {
+        assert!(with_atoms(&cached[..end], &[b"m@h"]).is_err());
+    }
 }

@@ -280,6 +280,7 @@ impl Core {
             max_held: (self.options.max_unfinished as usize).max(max_frame),
             max_sequences: self.options.max_sequences as usize,
             fragments,
+            atom_cache: false,
         };
         let connection = self
             .connections

@@ -17,7 +17,7 @@ from barrel_p2p.disk.keys import KeyStore
 from barrel_p2p.errors import AuthError, ConfigError, HandshakeError, NotConnected
 from barrel_p2p.net.discovery import Answer, Discovery
 from barrel_p2p.node.config import Given, check_options
-from barrel_p2p.node.establish import LAST_WORDS_SECONDS
+from barrel_p2p.node.establishing import LAST_WORDS_SECONDS
 from barrel_p2p.node.node import Node
 from barrel_p2p.node.options import Options
 from barrel_p2p.proto.names import host_of, validate_node_name

@@ -20,52 +20,19 @@ import ipaddress
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final
 
 from barrel_p2p import _native
 from barrel_p2p._native import NO_MESSAGE
 from barrel_p2p.errors import ConfigError, NotConnected
+from barrel_p2p.net.connection import Batch, CloseKind, CloseReason, Handler
 from barrel_p2p.term.codec import Codec
 
 log = logging.getLogger("barrel_p2p.quic")
 
 ALPN: Final = b"erlang-dist"
 
-#: ``local``: closed by this side. ``application``: closed by the peer. ``transport``: QUIC or TLS failed, the
-#: text says how. ``timeout``: silence past the idle timeout. ``unreachable``: its process on this host ended.
-#: ``reset``: the peer restarted. ``protocol``: the peer broke the framing or sent what is no term.
-CloseKind = Literal["local", "application", "transport", "timeout", "unreachable", "reset", "protocol"]
 Event = tuple[Any, ...]
-Batch = list[tuple[tuple[Any, ...], Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class CloseReason:
-    """Why a connection ended."""
-
-    kind: CloseKind
-    code: int
-    text: str
-
-    def __str__(self) -> str:
-        return self.text or f"{self.kind} ({self.code})"
-
-
-class Handler(Protocol):
-    """What a connection reports to, on the event loop's thread; an exception closes the connection."""
-
-    def stream_data(self, stream: int, data: bytes, fin: bool) -> None:
-        """Bytes of the peer's authentication stream or of stream 0, before ``start_dist``."""
-
-    def messages(self, batch: Batch) -> None:
-        """Distribution messages in order: pairs of control tuple and message, or NO_MESSAGE."""
-
-    def writable(self) -> None:
-        """``queued`` fell below the low-water mark after it had reached the high one."""
-
-    def closed(self, reason: CloseReason) -> None:
-        """The connection ended, and nothing follows. Not called after ``Connection.close``."""
 
 
 class Connection:
@@ -158,14 +125,25 @@ class Connection:
 
     # --- the distribution -----------------------------------------------------------------------------------
 
-    def start_dist(self, *, fragments: bool, max_frame: int, exact_empty_str: bool = False) -> None:
+    def start_dist(
+        self,
+        *,
+        fragments: bool,
+        atom_cache: bool = False,
+        max_frame: int,
+        exact_empty_str: bool = False,
+        received: bytes = b"",
+    ) -> None:
         """The distribution handshake is over: from now on data streams carry messages, and ``send`` works.
 
         Args:
             fragments: Whether both sides offered the FRAGMENTS flag, which decides the form of every frame.
+            atom_cache: Never over QUIC, where no node offers it.
             max_frame: Largest message taken from the peer, in bytes; a larger one closes the connection.
             exact_empty_str: Send ``""`` so that another Python node gets it back as ``str``.
+            received: Nothing that matters: the handshake has a stream of its own.
         """
+        assert not atom_cache
         codec = self._transport.codec_for(exact_empty_str)
         self._native.start_dist(codec, fragments=fragments, max_frame=max_frame)
 

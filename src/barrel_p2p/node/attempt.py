@@ -9,7 +9,7 @@ from typing import Protocol
 
 from barrel_p2p.errors import BarrelError, InternalError, NotConnected
 from barrel_p2p.node.channel import Channel
-from barrel_p2p.node.establish import Dialing
+from barrel_p2p.node.establishing import DialingRole
 from barrel_p2p.term.types import Atom
 
 log = logging.getLogger("barrel_p2p.connect")
@@ -23,7 +23,7 @@ class AttemptEvents(Protocol):
     def dial_failed(self, attempt: Attempt, error: BarrelError) -> None: ...
 
 
-Connect = Callable[["Attempt"], Awaitable[Dialing]]
+Connect = Callable[["Attempt"], Awaitable[DialingRole]]
 
 
 class Attempt:
@@ -36,7 +36,7 @@ class Attempt:
         self.name = name
         self.over = False
         self._events = events
-        self._dialing: Dialing | None = None
+        self._dialing: DialingRole | None = None
         self.task = asyncio.get_running_loop().create_task(self._run(connect))
 
     async def _run(self, connect: Connect) -> None:

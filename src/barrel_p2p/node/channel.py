@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from barrel_p2p.errors import ChannelOverflow
-from barrel_p2p.net.quic import NO_MESSAGE, CloseReason, Connection
+from barrel_p2p.net.connection import CloseReason, Connection
+from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.process.gate import Gate
 from barrel_p2p.process.process import BoundedProcess, Process
 from barrel_p2p.proto.auth import Authenticated

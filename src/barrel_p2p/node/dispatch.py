@@ -17,7 +17,7 @@ from barrel_p2p.node.channel import Batch, Channel, Control
 from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto.control import Op, check
-from barrel_p2p.term.types import Atom, Pid, Reference
+from barrel_p2p.term.types import Atom, ImproperList, Pid, Reference
 
 log = logging.getLogger("barrel_p2p.dispatch")
 
@@ -72,10 +72,18 @@ class Dispatch:
         processes = self._runtime.processes
         creation = self._runtime.creation
         deliver_alias = self._runtime.deliver_alias
+        deliver_reply = self._runtime.deliver_reply
         for control, message in batch:
             if len(control) == 3 and message is not NO_MESSAGE:
                 op, _, to = control
                 if op in _TO_PID and type(to) is Pid:
+                    if (
+                        type(message) is tuple
+                        and len(message) == 2
+                        and type(message[0]) is ImproperList
+                        and deliver_reply(message)
+                    ):
+                        continue
                     process = processes.get(to.id | to.serial << 32)
                     if process is not None and to.creation == creation:
                         process.put(message)

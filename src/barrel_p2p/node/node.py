@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import ipaddress
 import logging
-import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,15 +11,14 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from barrel_p2p.disk.directory import DataDir
-from barrel_p2p.disk.keys import KeyStore, NodeKeys, TrustStore
-from barrel_p2p.errors import BarrelError, ConfigError, NotConnected
-from barrel_p2p.net import certificate
-from barrel_p2p.net.discovery import Discovery
-from barrel_p2p.net.quic import Connection, QuicTransport
-from barrel_p2p.node.attempt import Attempt
+from barrel_p2p.disk.keys import NodeKeys
+from barrel_p2p.errors import BarrelError, ConfigError
+from barrel_p2p.net.connection import Connection
+from barrel_p2p.node.carrier import Carrier
+from barrel_p2p.node.carrier_quic import QuicCarrier
+from barrel_p2p.node.carrier_tcp import TcpCarrier
 from barrel_p2p.node.channel import Batch, Channel
 from barrel_p2p.node.dispatch import Dispatch
-from barrel_p2p.node.establish import Accepting, Dialing, Identity
 from barrel_p2p.node.exports import Exports
 from barrel_p2p.node.liveness import Liveness
 from barrel_p2p.node.net_kernel import NetKernel
@@ -36,10 +31,8 @@ from barrel_p2p.process.call import call
 from barrel_p2p.process.current import current_process
 from barrel_p2p.process.process import Process
 from barrel_p2p.process.runtime import Block, Runtime
-from barrel_p2p.proto.auth import AuthConfig
-from barrel_p2p.proto.flags import DEFAULT, HIDDEN
-from barrel_p2p.proto.handshake import Connected, HandshakeConfig
-from barrel_p2p.proto.names import host_of, validate_node_name
+from barrel_p2p.proto.handshake import Connected
+from barrel_p2p.proto.names import validate_node_name
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
 
@@ -69,7 +62,7 @@ class Statistics:
 
 
 class Node:
-    """A node: a name, a key, a UDP port, and the processes that live on it.
+    """A node: a name, a key, a port, and the processes that live on it.
 
     ::
 
@@ -94,9 +87,8 @@ class Node:
         self._data_dir = DataDir(self.options.data_dir or Path("data") / self.name)
         self._monitors: dict[Process, None] = {}
         self._runtime: Runtime | None = None
-        self._transport: QuicTransport | None = None
+        self._carrier: Carrier | None = None
         self._block: Block | None = None
-        self._published = False
         self._known_addresses: dict[Atom, Address] = {}
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -122,75 +114,38 @@ class Node:
         options = self.options
         self._data_dir.lock()
         try:
-            identity = KeyStore(self._data_dir.keys).load_or_create()
-            self._trust = TrustStore(self._data_dir.keys, options.trust_mode)
-            self.keys = NodeKeys(identity, self._trust)
-            own_certificate = certificate.load_or_create(self._data_dir.quic)
-            self._codec = Codec(none_atom=options.none_atom, max_bytes=options.max_message)
+            codec = Codec(none_atom=options.none_atom, max_bytes=options.max_message)
             exact_codec = Codec(none_atom=options.none_atom, max_bytes=options.max_message, exact_empty_str=True)
-            creation = 4 + secrets.randbelow((1 << 32) - 4)
+            if options.proto_dist == "inet_tcp":
+                self._carrier = TcpCarrier(self.name, options, codec, exact_codec)
+            else:
+                self._carrier = QuicCarrier(self.name, options, self._data_dir, codec, exact_codec)
+            self._carrier.addresses = self._known_addresses
+            creation = await self._carrier.prepare()
             self._runtime = runtime = Runtime(self.name, creation)
-            self._routes = Routes(self.name, options, exact_codec, self, self._dial)
-            self.spawner = Spawner(runtime, self._codec, self.exports, self._routes.route)
+            self._routes = Routes(self.name, options, exact_codec, self, self._carrier.dial)
+            self.spawner = Spawner(runtime, codec, self.exports, self._routes.route)
             self._dispatch = Dispatch(runtime, self.spawner)
             runtime.remote = RemoteSignals(self._routes.route, runtime.pid, self.spawner)
-            self._identity = Identity(
-                auth=AuthConfig(
-                    name=self.name,
-                    sign=identity.sign,
-                    public_key=identity.public_key,
-                    window_ms=options.auth_timestamp_window_ms,
-                    timeout=options.auth_handshake_timeout_ms / 1000,
-                    cookie_only=options.cookie_only_nodes,
-                ),
-                dist=HandshakeConfig(
-                    name=self.name,
-                    cookie=options.cookie,
-                    creation=creation,
-                    flags=DEFAULT if options.published else HIDDEN,
-                    setup_time=options.setup_timeout_ms / 1000,
-                ),
-                binding=own_certificate.binding,
-                check_pin=self._trust.verdict,
-                pin=self._trust.pin,
-                max_message=options.max_message,
-                make_channel=self._make_channel,
-            )
-            self._discovery = Discovery(
-                static=options.peers, directory=options.discovery_dir, own_port=options.listen_port
-            )
-            self._transport = QuicTransport(
-                self._codec,
-                exact_codec=exact_codec,
-                certificate=own_certificate.certificate_der,
-                private_key=own_certificate.private_key_der,
-                reset_key=hmac.digest(identity.seed, b"barrel_p2p stateless reset", hashlib.sha512),
-                on_accept=self._accept,
-                idle_timeout_ms=options.net_ticktime_ms,
-                keep_alive_ms=options.net_ticktime_ms // 4,
-                max_unauthenticated=options.max_unauthenticated,
-                high_water=options.send_high_water,
-            )
-            self.listen_address: Address = await self._transport.listen(
-                options.listen_host or _bind_host(self.name), options.listen_port
-            )
-            self._discovery.publish(self.name, self.listen_address[1])
-            self._published = True
+            self.listen_address: Address = await self._carrier.start(creation, self._routes, self._make_channel)
             await NetKernel.start(name="net_kernel", node=self)
         except BaseException:
             await self.stop()
             raise
-        log.info("%s listens on %s:%d, key %s", self.name, *self.listen_address, self.keys.fingerprint)
+        keys = self._carrier.keys
+        log.info(
+            "%s listens on %s:%d, %s",
+            self.name,
+            *self.listen_address,
+            f"key {keys.fingerprint}" if keys is not None else "inet_tcp",
+        )
 
     async def stop(self) -> None:
         """End all processes, close all connections, release the port. Idempotent."""
         async with AsyncExitStack() as stack:  # each step is taken even if one before it fails or is cancelled
             stack.callback(self._data_dir.release)
-            if self._published:
-                self._published = False
-                stack.callback(self._discovery.unpublish, self.name, self.listen_address[1])
-            if self._transport is not None:
-                stack.push_async_callback(self._transport.close)
+            if self._carrier is not None:
+                stack.push_async_callback(self._carrier.close)
             if self._runtime is not None:
                 stack.push_async_callback(self._routes.close)
                 stack.push_async_callback(self._runtime.stop)
@@ -201,6 +156,13 @@ class Node:
         if self._runtime is None:
             raise ConfigError(f"{self.name} is not running: use `async with Node(...)`, or await node.start()")
         return self._runtime
+
+    @property
+    def keys(self) -> NodeKeys:
+        """This node's key, and the pins of its peers. Over ``inet_tcp`` there are none: AttributeError."""
+        if self._carrier is None or self._carrier.keys is None:
+            raise AttributeError(f"{self.name} has no keys: it does not run, or its carrier is inet_tcp")
+        return self._carrier.keys
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -298,44 +260,6 @@ class Node:
 
     # --- what the parts report --------------------------------------------------------------------------------------
 
-    async def _dial(self, attempt: Attempt) -> Dialing:
-        connection = await self._connect_transport(attempt.name)
-        try:
-            assert connection.certificate_der is not None
-            binding = hashlib.sha256(connection.certificate_der).digest()
-            return Dialing(connection, self._identity, attempt.name, binding, attempt)
-        except BaseException:
-            connection.close(0, "the handshake could not begin")
-            raise
-
-    async def _connect_transport(self, name: Atom) -> Connection:
-        """A QUIC connection to the first address of ``name`` that answers."""
-        known = self._known_addresses.get(name)
-        addresses = [known] if known is not None else await self._discovery.lookup(name)
-        hook = self.options.on_address
-        failure: NotConnected | None = None
-        for address in addresses:
-            host, port = hook(name, address) if hook is not None else address
-            assert self._transport is not None
-            try:
-                connection = await self._transport.dial(host, port, timeout=self.options.setup_timeout_ms / 1000)
-            except NotConnected as error:
-                failure = error
-                continue
-            log_connect.info(
-                "QUIC connection to %s at %s:%d: encrypted with TLS 1.3 after %.1f ms",
-                name,
-                host,
-                port,
-                connection.setup_seconds * 1000,
-                extra={"peer": name},
-            )
-            return connection
-        raise failure or NotConnected(f"{name} has no address")
-
-    def _accept(self, connection: Connection) -> None:
-        Accepting(connection, self._identity, self._routes)
-
     def _make_channel(
         self, name: Atom, connection: Connection, connected: Connected, public_key: bytes | None
     ) -> Channel:
@@ -354,7 +278,8 @@ class Node:
         self._dispatch.received(channel, batch)
 
     def node_up(self, channel: Channel) -> None:
-        Liveness(channel, self.runtime.pid, self.runtime.reference, self.options.net_ticktime_ms)
+        if self._carrier is not None and not self._carrier.tells_lost_links:
+            Liveness(channel, self.runtime.pid, self.runtime.reference, self.options.net_ticktime_ms)
         self._tell_monitors(_NODEUP, channel.name)
 
     def node_down(self, name: Atom, reason: str) -> None:
@@ -375,15 +300,6 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<Node {self.name}>"
-
-
-def _bind_host(name: Atom) -> str:
-    """An IP address in the name is the one to listen on; a host name can be any of this host's, so all of them."""
-    host = host_of(name)
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        return "0.0.0.0"
 
 
 __all__ = ["Node", "PeerInfo", "PeerStatistics", "Statistics"]

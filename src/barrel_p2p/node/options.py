@@ -18,12 +18,17 @@ DEFAULT_COOKIE = "barrel_p2p"  # upstream's default
 class Options:
     """The options of ``Node``; every field is a keyword argument of it. Units are in the names, sizes are bytes."""
 
-    proto_dist: Literal["barrel_p2p"] = "barrel_p2p"
-    """The carrier: Erlang distribution over QUIC with Ed25519 authentication."""
+    proto_dist: Literal["barrel_p2p", "inet_tcp"] = "barrel_p2p"
+    """The carrier. ``barrel_p2p``: Erlang distribution over QUIC with Ed25519 authentication. ``inet_tcp``: what stock
+    Erlang nodes speak, TCP with epmd and a cookie; neither encrypted nor authenticated beyond the cookie."""
     listen_host: str | None = None
     """Address to bind. None: the host part of the node's name if that is an IP address, else 0.0.0.0 (upstream's)."""
     listen_port: int = 0
-    """UDP port to bind, 0 for a free one (upstream's default)."""
+    """Port to bind (UDP over QUIC, TCP over ``inet_tcp``), 0 for a free one (upstream's and OTP's default)."""
+    epmd_port: int | None = None
+    """TCP port of epmd, on this host and on others, for ``inet_tcp``. None: ``ERL_EPMD_PORT``, or 4369 (OTP's)."""
+    start_epmd: bool = False
+    """Start epmd if none answers, for ``inet_tcp``. ``erl`` does so; a library should not start daemons unasked."""
     data_dir: str | Path | None = None
     """Holds keys, pins and the certificate. None: ``data/<name>`` below the working directory."""
     discovery_dir: str | Path | None = Path("data/discovery")
@@ -31,7 +36,8 @@ class Options:
     peers: Mapping[str, Address] = field(default_factory=dict)
     """Static addresses by node name; the first thing asked when a node is dialled."""
     cookie: str = DEFAULT_COOKIE
-    """The shared secret of the distribution handshake. Never sent; it comes on top of the Ed25519 keys."""
+    """The shared secret of the distribution handshake. Never sent; over QUIC it comes on top of the Ed25519 keys, over
+    ``inet_tcp`` it is all there is, so the default is refused there."""
     trust_mode: Literal["tofu", "strict"] = "tofu"
     """``tofu`` pins the key a node shows first, ``strict`` accepts only keys pinned beforehand. A pin never changes
     in silence."""
@@ -82,9 +88,9 @@ class Options:
                 raise ConfigError(text, option)
 
         require(
-            self.proto_dist == "barrel_p2p",
+            self.proto_dist in ("barrel_p2p", "inet_tcp"),
             "proto_dist",
-            f"proto_dist must be 'barrel_p2p', not {self.proto_dist!r}",
+            f"proto_dist must be 'barrel_p2p' or 'inet_tcp', not {self.proto_dist!r}",
         )
         require(
             self.trust_mode in ("tofu", "strict"),
@@ -94,7 +100,12 @@ class Options:
         require(
             isinstance(self.listen_port, int) and 0 <= self.listen_port <= 65535,
             "listen_port",
-            f"listen_port must be a UDP port from 0 to 65535, not {self.listen_port!r}",
+            f"listen_port must be a port from 0 to 65535, not {self.listen_port!r}",
+        )
+        require(
+            self.epmd_port is None or (isinstance(self.epmd_port, int) and 0 < self.epmd_port <= 65535),
+            "epmd_port",
+            f"epmd_port must be a port from 1 to 65535, not {self.epmd_port!r}",
         )
         require(
             isinstance(self.cookie, str) and 0 < len(self.cookie) <= 255,

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from barrel_p2p.errors import BarrelError, NotConnected
-from barrel_p2p.net.quic import CloseReason
+from barrel_p2p.net.connection import CloseReason
 from barrel_p2p.node.attempt import Attempt, Connect
 from barrel_p2p.node.channel import Batch, Channel
-from barrel_p2p.node.establish import Accepting, DialYielded
+from barrel_p2p.node.establishing import AcceptingRole, DialYielded
 from barrel_p2p.node.options import Options
 from barrel_p2p.node.pending import Pending
 from barrel_p2p.proto import connecting_events as event
@@ -51,11 +51,14 @@ class Routes:
         self._dial = dial
         self._loop = asyncio.get_running_loop()
         self._table = Connecting(
-            name, patience=options.setup_timeout_ms / 1000, max_accepts=options.max_unauthenticated
+            name,
+            patience=options.setup_timeout_ms / 1000,
+            max_accepts=options.max_unauthenticated,
+            asks=options.proto_dist == "inet_tcp",
         )
         self._channels: dict[Atom, Channel] = {}
         self._pending: dict[Atom, Pending] = {}
-        self._connections: dict[int, Attempt | Accepting | Channel] = {}  # by the number the table knows them by
+        self._connections: dict[int, Attempt | AcceptingRole | Channel] = {}  # by the number the table knows them by
         self._timers: dict[Atom, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -63,6 +66,7 @@ class Routes:
             event.Queue: self._queue,
             event.Dial: self._start_dial,
             event.LetIn: self._let_in,
+            event.AskAlive: self._ask_alive,
             event.TurnAway: self._turn_away,
             event.Yield: self._yield,
             event.Drop: self._drop,
@@ -115,7 +119,7 @@ class Routes:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for connection in list(self._connections.values()):  # peers that have not told their names
-            if isinstance(connection, Accepting):
+            if isinstance(connection, AcceptingRole):
                 connection.abort("the node stops")
 
     # --- what the connections report --------------------------------------------------------------------------------
@@ -134,23 +138,23 @@ class Routes:
         else:
             self._tell(event.DialFailed(attempt.name, attempt.number, error))
 
-    def arrived(self, accepting: Accepting) -> int:
+    def arrived(self, accepting: AcceptingRole) -> int:
         """A peer opened a connection; returns the number it has from now on."""
         number = self._table.number()
         self._connections[number] = accepting
         return number
 
-    def peer_named(self, accepting: Accepting, name: Atom, creation: int) -> None:
+    def peer_named(self, accepting: AcceptingRole, name: Atom, creation: int) -> None:
         """An authenticated peer told its name in the distribution handshake: answer it, now or after a probe."""
         self._tell(event.PeerNamed(name, accepting.number, creation))
 
-    def accept_failed(self, accepting: Accepting, name: Atom | None) -> None:
+    def accept_failed(self, accepting: AcceptingRole, name: Atom | None) -> None:
         """An inbound handshake ended without a channel; ``name`` if the peer had told it."""
         self._connections.pop(accepting.number, None)
         if name is not None:
             self._tell(event.AcceptFailed(name, accepting.number))
 
-    def accepted(self, accepting: Accepting, channel: Channel) -> None:
+    def accepted(self, accepting: AcceptingRole, channel: Channel) -> None:
         self._promote(accepting.number, channel)
         self._tell(event.AcceptUp(channel.name, accepting.number))
 
@@ -196,17 +200,22 @@ class Routes:
 
     def _let_in(self, order: event.LetIn) -> None:
         accepting = self._connections[order.accept]
-        assert isinstance(accepting, Accepting)
+        assert isinstance(accepting, AcceptingRole)
         accepting.let_in(simultaneous=order.simultaneous)
+
+    def _ask_alive(self, order: event.AskAlive) -> None:
+        accepting = self._connections[order.accept]
+        assert isinstance(accepting, AcceptingRole)
+        accepting.ask_if_alive()
 
     def _turn_away(self, order: event.TurnAway) -> None:
         accepting = self._connections.pop(order.accept)
-        assert isinstance(accepting, Accepting)
+        assert isinstance(accepting, AcceptingRole)
         accepting.turn_away(order.why)
 
     def _yield(self, order: event.Yield) -> None:
         accepting = self._connections.pop(order.accept)
-        assert isinstance(accepting, Accepting)
+        assert isinstance(accepting, AcceptingRole)
         accepting.yield_to_dial()
 
     def _drop(self, order: event.Drop) -> None:

@@ -26,6 +26,7 @@ from .steps import Steps
 MAX_ID: Final = (1 << 28) - 1  # older nodes keep 28 bits of a pid's number and 13 of its serial
 MAX_SERIAL: Final = (1 << 13) - 1
 WORD: Final = 0xFFFFFFFF
+_ALIAS: Final = (Atom("alias"),)
 LOW_WORD: Final = (1 << 18) - 1  # older nodes keep 18 bits of a reference's first word
 
 
@@ -167,6 +168,17 @@ class Runtime(Signals):
         if process is not None:
             process.put(message)
         return process
+
+    def deliver_reply(self, message: tuple[Any, Any]) -> bool:
+        """A message ``{[...|...], Reply}`` sent to a pid: True if it answers a call. A server should answer at the
+        alias that is in the tag, yet OTP's ``net_kernel`` uses the pid."""
+        tag = message[0]
+        target = self.aliases.get(tag.tail.ids) if type(tag.tail) is Reference and tag.elements == _ALIAS else None
+        if target is None or isinstance(target, Process):
+            return False
+        if not target.done():
+            target.set_result(message[1])
+        return True
 
     def deliver_alias(self, ref: Reference, message: Any) -> None:
         """To an alias; dropped when it is not active (any more).

@@ -29,6 +29,10 @@ Rules, as OTP has them (``net_kernel``, ``dist_util``) but for the last three:
    is turned away. Silence: the old incarnation is dead, the newcomer is let in.
 7. Of two attempts of a peer the younger counts.
 
+On a carrier where a name proves nothing before the cookie does (``asks``, which is TCP), rules 5 and 6 are OTP's own:
+the peer is asked whether the channel is dead (status ``alive``), and its attempt replaces the channel when it comes up.
+A yielded connection is answered with ``nok`` there.
+
 A fact about a connection that the table does not know (any more) is ignored, but for one that comes up: it is closed.
 """
 
@@ -42,6 +46,7 @@ from barrel_p2p.errors import BarrelError, NotConnected
 from barrel_p2p.proto.connecting_events import (
     AcceptFailed,
     AcceptUp,
+    AskAlive,
     ChannelLost,
     Close,
     Dial,
@@ -108,16 +113,25 @@ class Connecting:
         patience: seconds to wait for the connection in whose favour our dial was yielded.
         max_accepts: peers that told their name and have not proved the cookie yet, or wait for a probe.
         max_queues: names waited for at once.
+        asks: whether a peer that has a channel is asked, instead of believed, when it connects anew.
     """
 
     def __init__(
-        self, name: Atom, *, patience: float, max_accepts: int, max_queues: int = MAX_QUEUES, max_dials: int = MAX_DIALS
+        self,
+        name: Atom,
+        *,
+        patience: float,
+        max_accepts: int,
+        max_queues: int = MAX_QUEUES,
+        max_dials: int = MAX_DIALS,
+        asks: bool = False,
     ) -> None:
         self._name = name
         self._patience = patience
         self._max_accepts = max_accepts
         self._max_queues = max_queues
         self._max_dials = max_dials
+        self._asks = asks
         self._peers: dict[Atom, _Peer] = {}
         self._accepts = 0
         self._queues = 0
@@ -244,6 +258,10 @@ class Connecting:
             return [Drop(fact.accept, f"{self._accepts} peers are being let in already")]
         if peer.channel is None:
             return [*self._drop_accept(peer), *self._answer(peer, fact.accept, fact.creation)]
+        if self._asks and (fact.creation != peer.creation or fact.accept > peer.age):
+            orders = self._drop_accept(peer)
+            self._set_accept(peer, fact.accept, fact.creation)
+            return [*orders, AskAlive(fact.accept)]
         if fact.creation != peer.creation:
             orders = self._drop_accept(peer)
             self._set_accept(peer, fact.accept, fact.creation)
@@ -298,11 +316,12 @@ class Connecting:
 
     def _accept_up(self, fact: AcceptUp, now: float) -> list[Order]:
         peer = self._peer(fact.name)
-        if peer.accept != fact.accept or peer.channel is not None:
+        if peer.accept != fact.accept or (peer.channel is not None and not self._asks):
             return [Close(fact.accept, "another connection took its place")]
         creation = peer.accept_creation
         self._set_accept(peer, None)
-        return self._up(peer, fact.accept, creation, age=fact.accept)
+        orders = self._replace(peer) if peer.channel is not None else []
+        return orders + self._up(peer, fact.accept, creation, age=fact.accept)
 
     def _accept_failed(self, fact: AcceptFailed, now: float) -> list[Order]:
         peer = self._peer(fact.name)
@@ -347,7 +366,7 @@ class Connecting:
     def _let_in_the_next(self, peer: _Peer) -> list[Order]:
         """The channel is gone: who waited for its probe need not wait any longer."""
         accept, creation = peer.accept, peer.accept_creation
-        if accept is None:
+        if accept is None or self._asks:  # who was asked goes on by itself
             return []
         self._set_accept(peer, None)
         return self._answer(peer, accept, creation)

@@ -148,6 +148,13 @@ class LetIn:
 
 
 @dataclass(frozen=True, slots=True)
+class AskAlive:
+    """Answer the peer that told its name: there is a channel, go on if that one is dead."""
+
+    accept: int
+
+
+@dataclass(frozen=True, slots=True)
 class TurnAway:
     """Refuse the peer that told its name, so that it and our log learn why."""
 
@@ -225,12 +232,16 @@ class StopTimer:
     name: Atom
 
 
-Order = Queue | Dial | LetIn | TurnAway | Yield | Drop | Probe | Up | Close | Down | GiveUp | StartTimer | StopTimer
+Order = (
+    Queue | Dial | LetIn | AskAlive | TurnAway | Yield | Drop | Probe | Up | Close | Down | GiveUp | StartTimer
+    | StopTimer
+)  # fmt: skip
 
 
 __all__ = [
     "AcceptFailed",
     "AcceptUp",
+    "AskAlive",
     "ChannelLost",
     "Close",
     "Dial",

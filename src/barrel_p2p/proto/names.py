@@ -44,6 +44,11 @@ def host_of(name: str) -> str:
     return name.partition("@")[2]
 
 
+def is_long_name(name: str) -> bool:
+    """Whether a valid node name is a long one in Erlang's sense (``-name``): its host has a dot."""
+    return "." in host_of(name)
+
+
 def validate_node_pattern(pattern: str) -> str:
     """Check an entry of ``cookie_only_nodes``: ``name@host`` whose halves are literal or ``*``.
 
@@ -101,6 +106,7 @@ def _fault(name: str) -> str:
 __all__ = [
     "MAX_NAME",
     "host_of",
+    "is_long_name",
     "is_node_name",
     "matches_any",
     "validate_node_name",

@@ -40,7 +40,7 @@ GOOD = frame(bytes([131, 68, 0, 104, 1, 97, 5]))
         (frame(b"\x83\x44\x00\x61\x01\x61\x02"), "no tuple"),
         (frame(b"\x83\x44\x00\x68\x00"), "no tuple"),
         (frame(b"\x83\x44\x01\x61\x01"), "atom cache"),
-        (frame(b"p\x83\x61\x01"), "fragments were negotiated"),
+        (frame(b"p\x83\x61\x01"), "headers were negotiated"),
         (frame(b"GET / HTTP/1.1"), "unknown frame header"),
         (b"GET / HTTP/1.1\r\n", "more than the"),
         (frame(b"\x83\x46" + bytes(16)), "unknown sequence"),

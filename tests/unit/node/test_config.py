@@ -83,7 +83,7 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
         ("[node]\ncookie = 1", "there is no option node"),
         ('listen_port = "9100"', "listen_port: must be a whole number, not '9100'"),
         ("listen_port = true", "must be a whole number, not True"),
-        ("listen_port = 70000", "listen_port must be a UDP port from 0 to 65535"),
+        ("listen_port = 70000", "listen_port must be a port from 0 to 65535"),
         ('trust_mode = "tofoo"', "trust_mode: must be tofu or strict, not 'tofoo'"),
         ("published = 1", "must be true or false"),
         ("peers = 1", "must be addresses by node name"),

@@ -1,8 +1,9 @@
 //! `QuicConnection`: streams, `send`, and the state of one connection.
 
-use super::{no_message, pair, with_core, Codecs};
+use super::{pair, with_core, Codecs};
 use crate::frame;
 use crate::py::errors::error;
+use crate::py::message::{encode, Payload};
 use crate::py::term::Codec;
 use crate::quic::channel::{Channel, State};
 use crate::quic::reason::CloseReason;
@@ -111,7 +112,15 @@ impl QuicConnection {
         let mut buffer = channel.borrow();
         let start = frame::begin(&mut buffer, fragments);
         let codec = self.codecs.of(py, channel.id);
-        let result = encode(py, codec.get(), control, message, fragments, &mut buffer);
+        let result = encode(
+            py,
+            codec.get(),
+            control,
+            message,
+            !fragments,
+            None,
+            &mut buffer,
+        );
         let control_end = match result {
             Ok(at) => at,
             Err(e) => {
@@ -245,38 +254,4 @@ impl QuicConnection {
         }
         Ok(())
     }
-}
-
-/// The message argument of `send`: None is a term, so that its absence needs a value of its own.
-enum Payload<'a, 'py> {
-    Missing,
-    Term(Borrowed<'a, 'py, PyAny>),
-}
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Payload<'a, 'py> {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        Ok(Self::Term(object))
-    }
-}
-
-/// Encodes both terms; returns where the control term ended.
-fn encode(
-    py: Python<'_>,
-    codec: &Codec,
-    control: &Bound<'_, PyAny>,
-    message: Payload<'_, '_>,
-    fragments: bool,
-    out: &mut Vec<u8>,
-) -> PyResult<usize> {
-    codec.encode_term(py, control, out)?;
-    let control_end = out.len();
-    if let Payload::Term(message) = message {
-        if !message.is(no_message(py)?) {
-            frame::between(out, fragments);
-            codec.encode_term(py, &message, out)?;
-        }
-    }
-    Ok(control_end)
 }

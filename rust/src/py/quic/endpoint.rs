@@ -1,10 +1,11 @@
 //! `QuicEndpoint`: drives the core, and turns its events into Python objects.
 
 use super::connection::QuicConnection;
-use super::{ip, no_message, pair, with_core, Codecs};
+use super::{ip, pair, with_core, Codecs};
 use super::{ACCEPTED, CLOSED, CONNECTED, DETACHED, MESSAGES, STREAM, WRITABLE};
 use crate::frame::RawMessage;
 use crate::py::errors::error;
+use crate::py::message::decode_batch;
 use crate::py::term::Codec;
 use crate::quic::endpoint::{Core, Identity, SetupError};
 use crate::quic::options::Options;
@@ -13,7 +14,7 @@ use crate::quic::watcher::{self, Shared};
 use crate::quic::{Event, Link};
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -239,67 +240,16 @@ impl QuicEndpoint {
         batch: &[RawMessage],
     ) -> PyResult<Bound<'py, PyList>> {
         let codec = self.codecs.of(py, id);
-        let list = PyList::empty(py);
-        for raw in batch {
-            match decode_message(py, codec.get(), raw) {
-                Ok(message) => list.append(message)?,
-                Err(e) if e.is_instance_of::<PyValueError>(py) => {
-                    let text = format!("message that can't be decoded: {}", e.value(py));
-                    self.with_core(py, |core| {
-                        if let Some(connection) = core.connection(id) {
-                            connection.fail(Instant::now(), &text);
-                        }
-                        core.mark(id);
-                    })?;
-                    break;
+        let (list, bad) = decode_batch(py, codec.get(), batch)?;
+        if let Some(text) = bad {
+            self.with_core(py, |core| {
+                if let Some(connection) = core.connection(id) {
+                    connection.fail(Instant::now(), &text);
                 }
-                Err(e) => return Err(e),
-            }
+                core.mark(id);
+            })?;
         }
         Ok(list)
-    }
-}
-
-fn decode_message<'py>(
-    py: Python<'py>,
-    codec: &Codec,
-    raw: &RawMessage,
-) -> PyResult<Bound<'py, PyTuple>> {
-    let body = &raw.body;
-    let (control, at) = codec.decode_term(py, body, version_byte(py, raw, 0)?)?;
-    // Python looks into control messages without asking what they are.
-    if !control.cast::<PyTuple>().is_ok_and(|c| !c.is_empty()) {
-        let text = "a control message that is no tuple, or an empty one";
-        return Err(error(py, "DecodeError", text.to_owned()));
-    }
-    let message = if at < body.len() {
-        let (message, end) = codec.decode_term(py, body, version_byte(py, raw, at)?)?;
-        if end != body.len() {
-            let rest = body.len() - end;
-            return Err(error(
-                py,
-                "DecodeError",
-                format!("{rest} bytes after the message"),
-            ));
-        }
-        message
-    } else {
-        no_message(py)?.bind(py).clone().into_any()
-    };
-    let pair = PyTuple::new(py, [&control, &message])?;
-    codec.relieve_collector(&pair, [&control, &message]);
-    Ok(pair)
-}
-
-/// Where the term at `at` begins behind its version byte, if its frame has those.
-fn version_byte(py: Python<'_>, raw: &RawMessage, at: usize) -> PyResult<usize> {
-    match raw.body.get(at) {
-        _ if !raw.tagged => Ok(at),
-        Some(131) => Ok(at + 1),
-        found => {
-            let text = format!("version byte 131 expected at {at}, found {found:?}");
-            Err(error(py, "DecodeError", text))
-        }
     }
 }
 

@@ -15,7 +15,6 @@ use connection::QuicConnection;
 use endpoint::QuicEndpoint;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::PyTuple;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -30,29 +29,10 @@ pub const WRITABLE: u8 = 4;
 pub const CLOSED: u8 = 5;
 pub const DETACHED: u8 = 6;
 
-/// What stands for the message of a control message that has none (None is a term of its own).
-#[pyclass(frozen, module = "barrel_p2p._native")]
-pub struct NoMessage;
-
-#[pymethods]
-impl NoMessage {
-    fn __repr__(&self) -> &'static str {
-        "NO_MESSAGE"
-    }
-}
-
-static NO_MESSAGE: PyOnceLock<Py<NoMessage>> = PyOnceLock::new();
-
-pub fn no_message(py: Python<'_>) -> PyResult<&'static Py<NoMessage>> {
-    NO_MESSAGE.get_or_try_init(py, || Py::new(py, NoMessage))
-}
-
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    module.add_class::<NoMessage>()?;
     module.add_class::<QuicEndpoint>()?;
     module.add_class::<QuicConnection>()?;
-    module.add("NO_MESSAGE", no_message(py)?)?;
     module.add("QUIC_OPTIONS", PyTuple::new(py, Options::NAMES)?)?;
     for (name, value) in [
         ("ACCEPTED", ACCEPTED),

@@ -13,7 +13,6 @@ use crate::etf::{Builder, Fail, Fault, RawReference};
 pub struct Objects<'a, 'py> {
     py: Python<'py>,
     codec: &'a Codec,
-    cache: Option<&'a [Py<PyAny>]>,
     /// Keys and values of the maps that are open: a dict is only filled when all are there, because what a dict can't hold
     /// must not be lost.
     pairs: Vec<Obj>,
@@ -28,11 +27,10 @@ pub struct Items {
 }
 
 impl<'a, 'py> Objects<'a, 'py> {
-    pub fn new(py: Python<'py>, codec: &'a Codec, cache: Option<&'a [Py<PyAny>]>) -> Self {
+    pub fn new(py: Python<'py>, codec: &'a Codec) -> Self {
         Objects {
             py,
             codec,
-            cache,
             pairs: Vec::new(),
         }
     }
@@ -378,11 +376,5 @@ impl Builder for Objects<'_, '_> {
         }
         let pairs = self.pairs.split_off(first);
         self.term_map(pairs, at)
-    }
-
-    #[inline]
-    fn cached_atom(&mut self, index: u8) -> Option<Obj> {
-        let atom = self.cache?.get(index as usize)?;
-        Some(unsafe { Obj::share(atom.as_ptr()) })
     }
 }

@@ -7,6 +7,7 @@ use pyo3::types::{PyBytes, PyInt};
 use super::classes::Slot;
 use super::object::Obj;
 use super::Codec;
+use crate::atom_cache::SendCache;
 use crate::etf::check::Check;
 use crate::etf::{canonical, tag, write, Limits, Reader, MAX_ATOM_CHARS, MAX_DEPTH};
 
@@ -16,12 +17,14 @@ pub fn encode(
     py: Python<'_>,
     term: &Bound<'_, PyAny>,
     out: &mut Vec<u8>,
+    atoms: Option<&mut SendCache>,
 ) -> PyResult<()> {
     let start = out.len();
     let mut encoder = Encoder {
         py,
         codec,
         out,
+        atoms,
         room: codec.limits.depth,
         met: 0,
     };
@@ -143,6 +146,8 @@ struct Encoder<'a, 'py> {
     py: Python<'py>,
     codec: &'a Codec,
     out: &'a mut Vec<u8>,
+    /// The atom cache of the channel, if the term goes behind a distribution header that can name its entries.
+    atoms: Option<&'a mut SendCache>,
     /// What is left of the depth limit.
     room: u32,
     met: u8,
@@ -181,15 +186,15 @@ impl Encoder<'_, '_> {
             self.cached_encoding(object, &classes.reference_slots[3])
         } else if object == ffi::Py_None() {
             self.met |= met::CONSTANT;
-            write::atom(self.out, self.codec.none_atom.as_bytes());
+            self.put_atom(self.codec.none_atom.as_bytes());
             Ok(())
         } else if object == ffi::Py_True() {
             self.met |= met::CONSTANT;
-            write::atom(self.out, b"true");
+            self.put_atom(b"true");
             Ok(())
         } else if object == ffi::Py_False() {
             self.met |= met::CONSTANT;
-            write::atom(self.out, b"false");
+            self.put_atom(b"false");
             Ok(())
         } else if kind == classes.improper.ptr {
             self.improper(object)
@@ -307,8 +312,19 @@ impl Encoder<'_, '_> {
         if matches!(text, b"true" | b"false") || text == self.codec.none_atom.as_bytes() {
             self.met |= met::CONSTANT_ATOM;
         }
-        write::atom(self.out, text);
+        self.put_atom(text);
         Ok(())
+    }
+
+    #[inline]
+    fn put_atom(&mut self, text: &[u8]) {
+        if let Some(atoms) = &mut self.atoms {
+            if let Some(index) = atoms.refer(text) {
+                self.out.extend_from_slice(&[tag::ATOM_CACHE_REF, index]);
+                return;
+            }
+        }
+        write::atom(self.out, text);
     }
 
     unsafe fn text(&mut self, object: *mut ffi::PyObject) -> Done {
@@ -604,13 +620,19 @@ impl Encoder<'_, '_> {
             bytes: usize::MAX,
             ..self.codec.limits
         };
-        let mut reader = Reader::new(self.out, map.first, limits);
+        let texts = self
+            .atoms
+            .as_ref()
+            .map_or_else(Vec::new, |atoms| atoms.referred());
+        let mut reader = Reader::new(self.out, map.first, limits).with_atoms(&texts);
         let mut seen = std::collections::HashSet::with_capacity(map.pairs);
         for _ in 0..map.pairs {
             let from = reader.position();
             let key = reader
                 .term(&mut Check::default())
-                .and_then(|()| canonical::canonical(&self.out[from..reader.position()], limits))
+                .and_then(|()| {
+                    canonical::canonical(&self.out[from..reader.position()], limits, &texts)
+                })
                 .map_err(|fault| refuse(format!("a key does not decode again: {fault}")))?;
             if !seen.insert(key) {
                 return Err(refuse("two keys of the map are one term in Erlang (a str and bytes, or True and Atom(\"true\"))"));
@@ -635,12 +657,37 @@ impl Encoder<'_, '_> {
             return Err(self.no_encoding(object, etf));
         }
         let data = ffi::PyBytes_AsString(etf).cast::<u8>();
-        self.out.extend_from_slice(std::slice::from_raw_parts(
+        self.own_encoding(std::slice::from_raw_parts(
             data,
             ffi::PyBytes_Size(etf) as usize,
         ));
         ffi::Py_DECREF(etf);
         Ok(())
+    }
+
+    /// A pid or reference as it stands without a cache: its node's name is the atom that repeats most.
+    #[inline]
+    fn own_encoding(&mut self, data: &[u8]) {
+        if let Some(atoms) = &mut self.atoms {
+            let name_at = if data.first() == Some(&tag::NEW_PID) {
+                1
+            } else {
+                3
+            };
+            if let Some(&[tag::SMALL_ATOM_UTF8, n]) = data.get(name_at..name_at + 2) {
+                let end = name_at + 2 + n as usize;
+                let index = data
+                    .get(name_at + 2..end)
+                    .and_then(|text| atoms.refer(text));
+                if let Some(index) = index {
+                    self.out.extend_from_slice(&data[..name_at]);
+                    self.out.extend_from_slice(&[tag::ATOM_CACHE_REF, index]);
+                    self.out.extend_from_slice(&data[end..]);
+                    return;
+                }
+            }
+        }
+        self.out.extend_from_slice(data);
     }
 
     #[cold]

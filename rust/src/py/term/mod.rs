@@ -17,7 +17,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyTuple};
 
-use crate::etf::{Fail, Limits, Reader, MAX_DEPTH, VERSION};
+use crate::atom_cache::SendCache;
+use crate::etf::{AtomText, Fail, Limits, Reader, MAX_DEPTH, VERSION};
 use atoms::{Atoms, Pids};
 use build::Objects;
 use classes::Classes;
@@ -45,8 +46,19 @@ impl Codec {
         term: &Bound<'_, PyAny>,
         out: &mut Vec<u8>,
     ) -> PyResult<()> {
+        self.encode_term_with_atoms(py, term, out, None)
+    }
+
+    /// The same for a message behind a distribution header, in which atoms may be references to `atoms`.
+    pub fn encode_term_with_atoms(
+        &self,
+        py: Python<'_>,
+        term: &Bound<'_, PyAny>,
+        out: &mut Vec<u8>,
+        atoms: Option<&mut SendCache>,
+    ) -> PyResult<()> {
         let start = out.len();
-        encode::encode(self, py, term, out).inspect_err(|_| out.truncate(start))
+        encode::encode(self, py, term, out, atoms).inspect_err(|_| out.truncate(start))
     }
 
     /// The term that starts at `offset`, and the offset behind it. The error is a DecodeError.
@@ -56,7 +68,7 @@ impl Codec {
         data: &[u8],
         offset: usize,
     ) -> PyResult<(Bound<'py, PyAny>, usize)> {
-        self.decode_term_with_cache(py, data, offset, None)
+        self.decode_term_with_atoms(py, data, offset, &[])
     }
 
     /// Spare the cycle collector a new tuple whose items could not be part of a cycle (see `Obj::untrack`).
@@ -72,17 +84,17 @@ impl Codec {
         }
     }
 
-    /// The same for a message with an atom cache: `cache[i]` is the atom of ATOM_CACHE_REF `i`.
-    pub fn decode_term_with_cache<'py>(
+    /// The same for a message behind a distribution header: `atoms[i]` is what ATOM_CACHE_REF `i` stands for.
+    pub fn decode_term_with_atoms<'py>(
         &self,
         py: Python<'py>,
         data: &[u8],
         offset: usize,
-        cache: Option<&[Py<PyAny>]>,
+        atoms: &[AtomText],
     ) -> PyResult<(Bound<'py, PyAny>, usize)> {
         let _quiet = QuietCollector::for_bytes(data.len() - offset.min(data.len()));
-        let mut reader = Reader::new(data, offset, self.limits);
-        let mut objects = Objects::new(py, self, cache);
+        let mut reader = Reader::new(data, offset, self.limits).with_atoms(atoms);
+        let mut objects = Objects::new(py, self);
         match reader.term(&mut objects) {
             Ok(object) => Ok((object.into_bound(py), reader.position())),
             Err(fail) => Err(self.decode_error(py, fail)),
@@ -97,7 +109,7 @@ impl Codec {
     ) -> PyResult<(Bound<'py, PyAny>, usize)> {
         let _quiet = QuietCollector::for_bytes(data.len() - at.min(data.len()));
         let mut reader = Reader::new(data, at, self.limits);
-        let mut objects = Objects::new(py, self, None);
+        let mut objects = Objects::new(py, self);
         match reader.versioned(&mut objects) {
             Ok(object) => Ok((object.into_bound(py), reader.position())),
             Err(fail) => Err(self.decode_error(py, fail)),
@@ -169,7 +181,7 @@ impl Codec {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let mut out = Vec::with_capacity(self.usual_size.load(Ordering::Relaxed));
         out.push(VERSION);
-        encode::encode(self, py, term, &mut out)?;
+        encode::encode(self, py, term, &mut out, None)?;
         // follow growth at once, forget a single large term slowly
         let usual = self.usual_size.load(Ordering::Relaxed);
         let next = if out.len() > usual {
@@ -204,7 +216,7 @@ impl Codec {
         if version {
             out.push(VERSION);
         }
-        encode::encode(self, py, term, &mut out)?;
+        encode::encode(self, py, term, &mut out, None)?;
         let before = buffer.len();
         buffer.resize(before + out.len())?;
         // SAFETY: no other Python code runs between the resize and the copy, so nobody else sees or moves the buffer.

@@ -1,0 +1,121 @@
+"""The carrier ``barrel_p2p``: QUIC, each peer known by its Ed25519 key."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from contextlib import AsyncExitStack
+
+from barrel_p2p.disk.directory import DataDir
+from barrel_p2p.disk.keys import KeyStore, NodeKeys, TrustStore
+from barrel_p2p.net import certificate
+from barrel_p2p.net.discovery import Discovery
+from barrel_p2p.net.quic import Connection, QuicTransport
+from barrel_p2p.node.attempt import Attempt
+from barrel_p2p.node.carrier import MakeChannel, bind_host, first_that_answers, handshake_config, log
+from barrel_p2p.node.establish import Accepting, Dialing, Identity
+from barrel_p2p.node.establishing import AcceptEvents
+from barrel_p2p.node.options import Address, Options
+from barrel_p2p.proto.auth import AuthConfig
+from barrel_p2p.proto.flags import Flags
+from barrel_p2p.proto.handshake import Framing
+from barrel_p2p.term.codec import Codec
+from barrel_p2p.term.types import Atom
+
+
+class QuicCarrier:
+    def __init__(self, name: Atom, options: Options, data_dir: DataDir, codec: Codec, exact_codec: Codec) -> None:
+        self.keys: NodeKeys | None = None
+        self.tells_lost_links = False
+        self.addresses: dict[Atom, Address] = {}
+        self._name = name
+        self._options = options
+        self._data_dir = data_dir
+        self._codec = codec
+        self._exact_codec = exact_codec
+        self._transport: QuicTransport | None = None
+        self._published_port: int | None = None
+
+    async def prepare(self) -> int:
+        self._own_identity = KeyStore(self._data_dir.keys).load_or_create()
+        self._trust = TrustStore(self._data_dir.keys, self._options.trust_mode)
+        self.keys = NodeKeys(self._own_identity, self._trust)
+        self._certificate = certificate.load_or_create(self._data_dir.quic)
+        return 4 + secrets.randbelow((1 << 32) - 4)
+
+    async def start(self, creation: int, events: AcceptEvents, make_channel: MakeChannel) -> Address:
+        options, own = self._options, self._own_identity
+        self._events = events
+        self._identity = Identity(
+            auth=AuthConfig(
+                name=self._name,
+                sign=own.sign,
+                public_key=own.public_key,
+                window_ms=options.auth_timestamp_window_ms,
+                timeout=options.auth_handshake_timeout_ms / 1000,
+                cookie_only=options.cookie_only_nodes,
+            ),
+            dist=handshake_config(self._name, options, creation, Framing.RAW, Flags(0)),
+            binding=self._certificate.binding,
+            check_pin=self._trust.verdict,
+            pin=self._trust.pin,
+            max_message=options.max_message,
+            make_channel=make_channel,
+        )
+        self._discovery = Discovery(static=options.peers, directory=options.discovery_dir, own_port=options.listen_port)
+        self._transport = QuicTransport(
+            self._codec,
+            exact_codec=self._exact_codec,
+            certificate=self._certificate.certificate_der,
+            private_key=self._certificate.private_key_der,
+            reset_key=hmac.digest(own.seed, b"barrel_p2p stateless reset", hashlib.sha512),
+            on_accept=self._accept,
+            idle_timeout_ms=options.net_ticktime_ms,
+            keep_alive_ms=options.net_ticktime_ms // 4,
+            max_unauthenticated=options.max_unauthenticated,
+            high_water=options.send_high_water,
+        )
+        address = await self._transport.listen(bind_host(self._name, options), options.listen_port)
+        self._discovery.publish(self._name, address[1])
+        self._published_port = address[1]
+        return address
+
+    async def dial(self, attempt: Attempt) -> Dialing:
+        connection = await self._connect(attempt.name)
+        try:
+            assert connection.certificate_der is not None
+            binding = hashlib.sha256(connection.certificate_der).digest()
+            return Dialing(connection, self._identity, attempt.name, binding, attempt)
+        except BaseException:
+            connection.close(0, "the handshake could not begin")
+            raise
+
+    async def close(self) -> None:
+        async with AsyncExitStack() as stack:  # each step is taken even if one before it fails or is cancelled
+            if self._published_port is not None:
+                stack.callback(self._discovery.unpublish, self._name, self._published_port)
+                self._published_port = None
+            if self._transport is not None:
+                stack.push_async_callback(self._transport.close)
+
+    async def _connect(self, name: Atom) -> Connection:
+        known = self.addresses.get(name)
+        addresses = [known] if known is not None else await self._discovery.lookup(name)
+        transport = self._transport
+        assert transport is not None
+        timeout = self._options.setup_timeout_ms / 1000
+        connection, address = await first_that_answers(
+            name, addresses, self._options, lambda host, port: transport.dial(host, port, timeout=timeout)
+        )
+        log.info(
+            "QUIC connection to %s at %s:%d: encrypted with TLS 1.3 after %.1f ms",
+            name,
+            *address,
+            connection.setup_seconds * 1000,
+            extra={"peer": name},
+        )
+        return connection
+
+    def _accept(self, connection: Connection) -> None:
+        Accepting(connection, self._identity, self._events)
