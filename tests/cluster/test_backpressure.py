@@ -11,6 +11,8 @@ import pytest
 from barrel_p2p import ChannelOverflow, call, link, process_flag, receive, self_pid, send, spawn
 from harness.cluster import Cluster, run
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 MB = 64.0
 
 

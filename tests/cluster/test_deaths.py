@@ -30,6 +30,8 @@ from barrel_p2p import (
 )
 from harness.cluster import Cluster, run
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 NOCONNECTION = Atom("noconnection")
 
 

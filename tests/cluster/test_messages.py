@@ -21,6 +21,8 @@ from barrel_p2p import (
 )
 from harness.cluster import Cluster, run
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 
 def test_send_by_pid_by_name_and_to_names_nobody_has(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:

@@ -19,6 +19,8 @@ from barrel_p2p import (
 )
 from harness.cluster import Cluster, run
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 
 def test_rpc_returns_results_and_raises_what_happened(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:

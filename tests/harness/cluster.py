@@ -27,6 +27,9 @@ from barrel_p2p import Atom, Node
 MEMBER = Path(__file__).with_name("member.py")
 COOKIE = "test cookie"
 
+#: Options of every node, such as those that choose the carrier (see ``tests/cluster/conftest.py``).
+common: dict[str, Any] = {}
+
 
 class Member:
     """An OS process that runs a node."""
@@ -62,6 +65,7 @@ class Cluster:
             "data_dir": str(self.directory / name),
             "discovery_dir": str(self.directory / "discovery"),
             "cookie": COOKIE,
+            **common,
             **more,
         }
 

@@ -79,6 +79,10 @@ class Epmd:
             self.process.wait()
             self.process = None
 
+    def end_daemon(self) -> None:
+        """End an epmd that somebody else started on our port; it refuses as long as nodes are registered."""
+        subprocess.run([tool("epmd"), "-port", str(self.port), "-kill"], check=True, stdout=subprocess.DEVNULL)
+
     def __enter__(self) -> Self:
         self.start()
         return self

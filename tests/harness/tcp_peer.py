@@ -1,0 +1,70 @@
+"""A peer over TCP that does what the test wants: our handshake machines on a bare socket, and raw frames after it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from barrel_p2p import Atom, Node
+from barrel_p2p.proto.flags import DEFAULT, Flags
+from barrel_p2p.proto.handshake import Connected, Framing, HandshakeConfig, HandshakeDialer
+from barrel_p2p.proto.machine import Failed
+from barrel_p2p.term.codec import Codec
+
+NAME = Atom("stranger@127.0.0.1")
+
+
+def config(cookie: str, name: Atom = NAME, flags: Flags = DEFAULT | Flags.DIST_HDR_ATOM_CACHE) -> HandshakeConfig:
+    return HandshakeConfig(name=name, cookie=cookie, creation=5, flags=flags, framing=Framing.LENGTH16)
+
+
+class Peer:
+    """A connection to ``node`` whose bytes the test writes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, node: Node) -> Peer:
+        return cls(*await asyncio.open_connection(*node.listen_address))
+
+    async def shake(self, node: Node, config: HandshakeConfig) -> Connected | Failed:
+        """Go through the handshake as dialer; an early end of the connection is ``Failed``, too."""
+        loop = asyncio.get_running_loop()
+        machine = HandshakeDialer(config, peer=node.name, challenge=b"abcd", now=loop.time())
+        while True:
+            for message in machine.data_to_send():
+                self.writer.write(message)
+            event = machine.next_event()
+            if isinstance(event, Connected | Failed):
+                return event
+            data = await self.read()
+            if data:
+                machine.receive_data(data, now=loop.time())
+            else:
+                machine.connection_lost()
+
+    def frame(self, payload: bytes) -> None:
+        self.writer.write(len(payload).to_bytes(4, "big") + payload)
+
+    def message(self, control: Any, message: Any) -> None:
+        codec = Codec()
+        self.frame(b"\x83D\0" + codec.encode(control)[1:] + codec.encode(message)[1:])
+
+    async def read(self) -> bytes:
+        try:
+            return await self.reader.read(1 << 16)
+        except ConnectionResetError:
+            return b""
+
+    async def ended(self, timeout: float = 5.0) -> bytes:
+        """Wait until the node closes the connection; returns what came before."""
+        got = bytearray()
+        async with asyncio.timeout(timeout):
+            while data := await self.read():
+                got += data
+        return bytes(got)
+
+    def close(self) -> None:
+        self.writer.close()

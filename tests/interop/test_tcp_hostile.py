@@ -1,0 +1,365 @@
+"""What a node over TCP does with peers that are old, wrong, slow, many or broken: it says why, and lives on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from barrel_p2p import (
+    Atom,
+    ConfigError,
+    HandshakeError,
+    Node,
+    NotConnected,
+    Pid,
+    exit,
+    monitor,
+    receive,
+    register,
+    self_pid,
+    send,
+    spawn,
+)
+from barrel_p2p.proto.flags import DEFAULT, Flags
+from barrel_p2p.proto.handshake import Connected
+from harness.erlang import COOKIE, Epmd, free_port
+from harness.tcp_peer import NAME, Peer, config
+
+HEADER = b"\x83D\0"
+
+
+@pytest.fixture(scope="module")
+def epmd() -> Iterator[Epmd]:
+    with Epmd() as mapper:
+        yield mapper
+
+
+def node(epmd: Epmd, directory: Path, name: str = "py@127.0.0.1", **options: Any) -> Node:
+    options = {"cookie": COOKIE, "epmd_port": epmd.port, "data_dir": directory / name, **options}
+    return Node(name, proto_dist="inet_tcp", **options)
+
+
+def run(story: Callable[[Node], Awaitable[None]], epmd: Epmd, directory: Path, **options: Any) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(60), node(epmd, directory, **options) as py:
+            register("test", self_pid())
+            await story(py)
+            await friend_gets_in(py)
+
+    asyncio.run(main())
+
+
+async def friend_gets_in(py: Node) -> None:
+    """The node still does what it should: a well-behaved peer connects and its message arrives."""
+    peer = await Peer.connect(py)
+    name = Atom("friend@127.0.0.1")
+    assert isinstance(await peer.shake(py, config(COOKIE, name)), Connected)
+    peer.message((6, Pid(name, 1, 0, 5), Atom(""), Atom("test")), Atom("hello"))
+    assert await receive(match=lambda m: m == "hello", timeout=5)
+    peer.close()
+
+
+# --- handshakes that fail ---------------------------------------------------------------------------------------------
+
+
+def test_a_missing_flag_is_named(epmd: Epmd, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(py: Node) -> None:
+        peer = await Peer.connect(py)
+        lacking = DEFAULT & ~Flags.MANDATORY_25_DIGEST & ~Flags.BIG_CREATION
+        answer = await peer.shake(py, config(COOKIE, flags=lacking))
+        assert not isinstance(answer, Connected) and answer.reason == "not_allowed"
+        await peer.ended()
+        assert "BIG_CREATION" in caplog.text
+
+    run(story, epmd, tmp_path)
+
+
+def test_an_old_handshake_is_refused(epmd: Epmd, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(py: Node) -> None:
+        peer = await Peer.connect(py)
+        old = b"n\0\x05\x07\xff\xff\xffold@127.0.0.1"
+        peer.writer.write(len(old).to_bytes(2, "big") + old)
+        assert await peer.ended() == b"\0\x0csnot_allowed"
+        assert "OTP 25 or newer is needed" in caplog.text
+
+    run(story, epmd, tmp_path)
+
+
+def test_a_wrong_cookie_is_refused(epmd: Epmd, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(py: Node) -> None:
+        peer = await Peer.connect(py)
+        assert not isinstance(await peer.shake(py, config("guessed")), Connected)
+        assert "has another cookie" in caplog.text
+        assert py.nodes() == []
+
+    run(story, epmd, tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, b"\0\x01N", b"\0\x03xyz"])
+def test_what_is_no_handshake_is_refused(epmd: Epmd, tmp_path: Path, data: bytes) -> None:
+    async def story(py: Node) -> None:
+        peer = await Peer.connect(py)
+        peer.writer.write(data)
+        await peer.ended()
+
+    run(story, epmd, tmp_path)
+
+
+def test_a_flood_of_connects_is_bounded_and_passes(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(py: Node) -> None:
+        peers = [await Peer.connect(py) for _ in range(200)]
+        turned_away = [peer for peer in peers if await _closed_soon(peer)]
+        assert len(turned_away) >= 200 - 16
+        await asyncio.gather(*(peer.ended() for peer in peers))  # the others ran into the limit of their first step
+        for peer in peers:
+            peer.close()
+
+    run(story, epmd, tmp_path, max_unauthenticated=16, setup_timeout_ms=1000)
+
+
+async def _closed_soon(peer: Peer) -> bool:
+    try:
+        await peer.ended(timeout=0.05 if not peer.reader.at_eof() else 0.01)
+    except TimeoutError:
+        return False
+    return True
+
+
+# --- handshakes that stall --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("messages", [0, 1, 2])
+def test_a_dialer_that_stalls_is_let_go(epmd: Epmd, tmp_path: Path, messages: int) -> None:
+    """After the connect, in the middle of its name, after its name (our challenge stays without an answer)."""
+
+    async def story(py: Node) -> None:
+        peer = await Peer.connect(py)
+        started = time.monotonic()
+        name = b"N" + (DEFAULT | 0).to_bytes(8, "big") + bytes(3) + b"\x05" + b"\0\x12" + NAME.encode()
+        framed = len(name).to_bytes(2, "big") + name
+        peer.writer.write([b"", framed[:20], framed][messages])
+        got = await peer.ended()
+        assert 0.3 < time.monotonic() - started < 2
+        assert got.startswith(b"\0\x03sok") == (messages == 2)
+
+    run(story, epmd, tmp_path, setup_timeout_ms=400)
+
+
+@pytest.mark.parametrize("answers", [[], [b"\0\x03sok"], [b"\0\x03s"], [b"\0\x03sok", b"\0\x40N"]])
+def test_a_listener_that_stalls_is_given_up(epmd: Epmd, tmp_path: Path, answers: list[bytes]) -> None:
+    async def story(py: Node) -> None:
+        async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for answer in answers:
+                writer.write(answer)
+            while await reader.read(100):
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(stall, "127.0.0.1", 0)
+        async with server:
+            started = time.monotonic()
+            with pytest.raises(HandshakeError) as failure:
+                await py.connect("mute@127.0.0.1", server.sockets[0].getsockname())
+            assert failure.value.reason in ("timeout", "malformed")
+            assert time.monotonic() - started < 2
+
+    run(story, epmd, tmp_path, setup_timeout_ms=400)
+
+
+# --- channels that break the rules ------------------------------------------------------------------------------------
+
+
+def fragment(kind: bytes, sequence: int, number: int, body: bytes) -> bytes:
+    return b"\x83" + kind + sequence.to_bytes(8, "big") + number.to_bytes(8, "big") + body
+
+
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        ([b"\x83D\x01\x00\x07R\x00"], "slot 7 of the atom cache, which is empty"),
+        ([HEADER + b"h\x01R\x03"], "without a cached atom"),
+        ([b"\x83D\x05\x00"], "cut off"),
+        ([fragment(b"E", 1, 3, b"\0a"), fragment(b"F", 1, 1, b"b")], "where 2 was due"),
+        ([fragment(b"F", 1, 2, b"b")], "unknown sequence"),
+        ([fragment(b"E", 1, 3, b"\0a"), fragment(b"E", 1, 3, b"\0a")], "started twice"),
+        ([b"p\x83h\x00"], "headers were negotiated"),
+        ([b"\x00"], "single byte"),
+        ([HEADER + b"h\xff"], "can't be decoded"),
+        ([HEADER + b"a\x01"], "no tuple"),
+    ],
+)
+def test_a_broken_frame_costs_its_sender_the_channel(
+    epmd: Epmd, tmp_path: Path, caplog: pytest.LogCaptureFixture, frames: list[bytes], text: str
+) -> None:
+    async def story(py: Node) -> None:
+        peer = await Peer.connect(py)
+        assert isinstance(await peer.shake(py, config(COOKIE)), Connected)
+        peer.message((6, Pid(NAME, 1, 0, 5), Atom(""), Atom("test")), Atom("before"))
+        assert await receive(timeout=5) == "before"
+        for frame in frames:
+            peer.frame(frame)
+        await peer.ended()
+        assert text in caplog.text
+        assert py.nodes() == []
+
+    caplog.set_level(logging.INFO)
+    run(story, epmd, tmp_path)
+
+
+def test_a_frame_that_claims_too_much_is_refused_at_its_length(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(py: Node) -> None:
+        peer = await Peer.connect(py)
+        assert isinstance(await peer.shake(py, config(COOKIE)), Connected)
+        peer.writer.write((2**31).to_bytes(4, "big"))
+        await peer.ended()
+
+    run(story, epmd, tmp_path)
+
+
+def test_fragments_that_never_end_are_bounded(epmd: Epmd, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(py: Node) -> None:
+        peer = await Peer.connect(py)
+        assert isinstance(await peer.shake(py, config(COOKIE)), Connected)
+        for sequence in range(5000):
+            peer.frame(fragment(b"E", sequence, 2, b"\0x"))
+        await peer.ended()
+        assert "more than 4096 fragmented messages" in caplog.text
+
+    caplog.set_level(logging.INFO)
+    run(story, epmd, tmp_path)
+
+
+def test_a_name_that_is_connected_is_asked_and_replaced_only_with_the_cookie(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(py: Node) -> None:
+        first = await Peer.connect(py)
+        assert isinstance(await first.shake(py, config(COOKIE)), Connected)
+        ref = monitor(Pid(NAME, 1, 0, 5))
+        thief = await Peer.connect(py)
+        assert not isinstance(await thief.shake(py, config("guessed")), Connected)
+        first.message((6, Pid(NAME, 1, 0, 5), Atom(""), Atom("test")), Atom("still here"))
+        assert await receive(timeout=5) == "still here"
+        again = await Peer.connect(py)
+        assert isinstance(await again.shake(py, config(COOKIE)), Connected)
+        assert await receive(timeout=5) == ("DOWN", ref, "process", Pid(NAME, 1, 0, 5), "noconnection")
+        await first.ended()
+        assert py.nodes() == [NAME]
+        again.close()
+        thief.close()
+
+    run(story, epmd, tmp_path)
+
+
+def test_a_peer_that_reads_nothing_holds_its_senders_not_the_memory(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(py: Node) -> None:
+        peer = await Peer.connect(py)
+        assert isinstance(await peer.shake(py, config(COOKIE)), Connected)
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        sent = 0
+
+        async def flood() -> None:
+            nonlocal sent
+            while True:
+                send(Pid(NAME, 1, 0, 5), b"x" * 10_000)
+                sent += 1
+                await asyncio.sleep(0)
+
+        flooder = spawn(flood)
+        await asyncio.sleep(1)
+        stalled = sent
+        await asyncio.sleep(0.3)
+        assert sent == stalled
+        assert py.statistics().peers[NAME].queued_bytes < 3 << 20
+        peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        async with asyncio.timeout(5):
+            while sent == stalled:
+                await peer.read()
+        exit(flooder, "kill")
+        peer.close()
+
+    run(story, epmd, tmp_path)
+
+
+# --- epmd -------------------------------------------------------------------------------------------------------------
+
+
+def test_without_epmd_the_node_says_what_to_do(tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(NotConnected, match="epmd -daemon") as failure:
+            await Node(
+                "py@127.0.0.1", proto_dist="inet_tcp", cookie=COOKIE, epmd_port=free_port(), data_dir=tmp_path
+            ).start()
+        assert failure.value.reason == "no_epmd"
+
+    asyncio.run(main())
+
+
+def test_epmd_can_be_started(tmp_path: Path) -> None:
+    port = free_port()
+
+    async def main() -> None:
+        options = {"cookie": COOKIE, "epmd_port": port, "start_epmd": True}
+        async with Node("py@127.0.0.1", proto_dist="inet_tcp", data_dir=tmp_path, **options):
+            pass
+
+    mapper = Epmd()
+    mapper.port = port
+    try:
+        asyncio.run(main())
+    finally:
+        mapper.end_daemon()
+
+
+def test_epmd_goes_away_and_comes_back(epmd: Epmd, tmp_path: Path) -> None:
+    mapper = Epmd()
+    mapper.start()
+
+    async def main() -> None:
+        async with node(mapper, tmp_path, "a@127.0.0.1") as a, node(mapper, tmp_path, "b@127.0.0.1") as b:
+            await b.connect(a.name)
+            mapper.kill()
+            assert await b.ping(a.name)  # what is connected stays so
+            b.disconnect(a.name)
+            with pytest.raises(NotConnected, match="no epmd answers"):
+                await b.connect(a.name)
+            mapper.start()
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        await b.connect(a.name)
+                        break
+                    except NotConnected:
+                        await asyncio.sleep(0.05)  # until a has registered again
+
+    try:
+        asyncio.run(main())
+    finally:
+        mapper.kill()
+
+
+def test_names_that_are_taken_unknown_or_of_the_other_kind(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(py: Node) -> None:
+        with pytest.raises(ConfigError, match="already knows a node py"):
+            await node(epmd, tmp_path / "second").start()
+        with pytest.raises(NotConnected, match="does not know nobody"):
+            await py.connect("nobody@127.0.0.1")
+        with pytest.raises(NotConnected, match="short name") as failure:
+            await py.connect("erl@localhost")
+        assert failure.value.reason == "name_form"
+        with pytest.raises(NotConnected, match="does not resolve"):
+            await py.connect("erl@no-such-host.invalid")
+
+    run(story, epmd, tmp_path)
+
+
+def test_the_public_default_cookie_is_refused(epmd: Epmd, tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(ConfigError, match="cookie"):
+            await Node("py@127.0.0.1", proto_dist="inet_tcp", epmd_port=epmd.port, data_dir=tmp_path).start()
+
+    asyncio.run(main())
