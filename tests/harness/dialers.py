@@ -18,6 +18,7 @@ from barrel_p2p.proto.connecting import MAX_DIALS, Connecting
 from barrel_p2p.proto.connecting_events import (
     AcceptFailed,
     AcceptUp,
+    AskAlive,
     ChannelLost,
     Close,
     Dial,
@@ -97,7 +98,11 @@ class Node:
         self.name = name
         self.creation = creation
         self.table = Connecting(
-            name, patience=PATIENCE, max_accepts=world.limit_of_names, max_queues=world.limit_of_names
+            name,
+            patience=PATIENCE,
+            max_accepts=world.limit_of_names,
+            max_queues=world.limit_of_names,
+            asks=world.asks,
         )
         self.ends: dict[int, End] = {}
         self.channels: dict[Atom, End] = {}
@@ -171,6 +176,13 @@ class Node:
         self.world.post(end, ("ok",))
         self.world.limit(end)
 
+    def _on_askalive(self, order: AskAlive) -> None:
+        end = self.ends[order.accept]
+        assert self.world.asks and end.state == "named" and end.name in self.channels
+        end.state = "let in"
+        self.world.post(end, ("ok",))  # whoever dials us says that the old one is dead
+        self.world.limit(end)
+
     def _on_turnaway(self, order: TurnAway) -> None:
         end = self.ends[order.accept]
         assert end.state == "named" and end.name is not None
@@ -221,14 +233,22 @@ class Node:
         self.world.close(end, "closed")
 
     def _check_replaced(self, end: End) -> None:
+        if self.world.asks:
+            (newcomer,) = (e for e in self.ends.values() if e.name == end.name and e.state == "up" and e is not end)
+            if newcomer.creation == end.creation:
+                self._check_unused(end)
+            return
         (newcomer,) = (e for e in self.ends.values() if e.name == end.name and e.state == "named")
         if newcomer.creation != end.creation:
             silent = self.probes[end.number] is False
             assert silent, f"{self} gives the name {end.name} away, though its owner gave a sign of life"
         else:
-            other = end.other
-            in_use = other is not None and other.open and other.state == "up" and not end.wire.lost
-            assert not in_use, f"{self} breaks a channel that is in use at both ends"
+            self._check_unused(end)
+
+    def _check_unused(self, end: End) -> None:
+        other = end.other
+        in_use = other is not None and other.open and other.state == "up" and not end.wire.lost
+        assert not in_use, f"{self} breaks a channel that is in use at both ends"
 
     def _on_down(self, order: Down) -> None:
         end = self.channels.pop(order.name)
@@ -328,13 +348,22 @@ class OtpNode(Node):
 
 
 class World:
-    """``limit`` bounds what a table does at once; in a ``peaceful`` world nobody dies, nothing is lost or late."""
+    """``limit`` bounds what a table does at once; in a ``peaceful`` world nobody dies, nothing is lost or late; one that
+    ``asks`` is that of TCP."""
 
     def __init__(
-        self, names: list[str], schedule: bytes, *, limit: int = 3, peaceful: bool = False, otp: str = ""
+        self,
+        names: list[str],
+        schedule: bytes,
+        *,
+        limit: int = 3,
+        peaceful: bool = False,
+        otp: str = "",
+        asks: bool = False,
     ) -> None:
         self.now = 0.0
         self.limit_of_names = limit
+        self.asks = asks
         self._peaceful = peaceful
         self._otp = otp
         self.story: list[str] = []

@@ -26,6 +26,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "crowd": {"names": ["a", "b", "c"], "limit": 1},
     "small Erlang": {"names": ["a", "b"], "otp": "a"},
     "great Erlang": {"names": ["a", "b"], "otp": "b"},
+    "two over TCP": {"names": ["a", "b"], "asks": True},
+    "three over TCP": {"names": ["a", "b", "c"], "asks": True},
+    "peace over TCP": {"names": ["a", "b", "c"], "peaceful": True, "asks": True},
     "peace": {"names": ["a", "b", "c"], "peaceful": True},
 }
 
@@ -71,6 +74,12 @@ def test_an_erlang_node_never_reads_nok_and_agrees_too(kind: str, schedule: byte
 @given(schedules)
 def test_without_losses_the_first_connection_stays_and_every_message_arrives(schedule: bytes) -> None:
     play("peace", schedule)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(["two over TCP", "three over TCP", "peace over TCP"]), schedules)
+def test_where_peers_are_asked_they_agree_too(kind: str, schedule: bytes) -> None:
+    play(kind, schedule)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ MANDATORY_25 = (
 # (V4_NC) know no older form.
 MANDATORY = MANDATORY_25 | Flags.UNLINK_ID | Flags.V4_NC
 
-# OTP 27's own set without the atom cache, which we neither write nor read: 0xD07DF5FBD, what an upstream node
+# OTP 27's own set without the atom cache, which only the TCP carrier adds: 0xD07DF5FBD, what an upstream node
 # sends.
 OTP_27 = (
     MANDATORY

@@ -7,6 +7,7 @@ from barrel_p2p.proto.connecting import MAX_DIALS, Connecting
 from barrel_p2p.proto.connecting_events import (
     AcceptFailed,
     AcceptUp,
+    AskAlive,
     ChannelLost,
     Close,
     Dial,
@@ -42,8 +43,8 @@ FAILED = NotConnected("no answer")
 class Table:
     """b's table."""
 
-    def __init__(self) -> None:
-        self.machine = Connecting(B, patience=7.0, max_accepts=2, max_queues=2)
+    def __init__(self, *, asks: bool = False) -> None:
+        self.machine = Connecting(B, patience=7.0, max_accepts=2, max_queues=2, asks=asks)
 
     def __call__(self, fact: Fact) -> list[Order]:
         return self.machine.handle(fact, now=100.0)
@@ -177,6 +178,33 @@ def test_the_end_of_the_channel_is_as_good_as_a_probe() -> None:
     table(PeerNamed(A, accept, 2))
     assert table(ChannelLost(A, dial, "reset")) == [Down(A, "reset"), LetIn(accept)]
     assert table(Probed(A, dial, True)) == []
+
+
+def test_over_tcp_a_connected_name_is_asked_and_replaced_only_when_it_comes_up() -> None:
+    for creation in (1, 2):
+        table = Table(asks=True)
+        dial = table.dial(A, named=True)
+        late = table.number()
+        table(DialUp(A, dial, 1))
+        thief, young = table.number(), table.number()
+        assert table(PeerNamed(A, thief, creation)) == [AskAlive(thief)]
+        assert table(AcceptFailed(A, thief)) == [], "the channel stays"
+        assert table(PeerNamed(A, late, 1)) == [Yield(late)], "left over from when both dialled"
+        assert table(PeerNamed(A, young, creation)) == [AskAlive(young)]
+        close, down, up = table(AcceptUp(A, young))
+        assert isinstance(close, Close) and close.connection == dial and isinstance(down, Down)
+        assert up == Up(A, young)
+
+
+def test_who_was_asked_goes_on_when_the_channel_ends() -> None:
+    table = Table(asks=True)
+    dial = table.dial(A, named=True)
+    table(DialUp(A, dial, 1))
+    accept = table.number()
+    table(PeerNamed(A, accept, 1))
+    assert table(ChannelLost(A, dial, "reset")) == [Down(A, "reset")]
+    assert table(Wanted(A)) == [Queue(A)], "no dial beside it"
+    assert table(AcceptUp(A, accept)) == [Up(A, accept)]
 
 
 def test_nobody_takes_our_own_name() -> None:
