@@ -73,14 +73,10 @@ def dialer(
     check_pin: Any = anyone,
     now: float = 0.0,
 ) -> AuthDialer:
-    return AuthDialer(
-        setup, peer=peer, binding=binding, nonce=b"\x01" * 32, now=now, wall_ms=WALL, check_pin=check_pin
-    )
+    return AuthDialer(setup, peer=peer, binding=binding, nonce=b"\x01" * 32, now=now, wall_ms=WALL, check_pin=check_pin)
 
 
-def acceptor(
-    setup: AuthConfig, *, binding: bytes = BINDING, check_pin: Any = anyone, now: float = 0.0
-) -> AuthAcceptor:
+def acceptor(setup: AuthConfig, *, binding: bytes = BINDING, check_pin: Any = anyone, now: float = 0.0) -> AuthAcceptor:
     return AuthAcceptor(setup, binding=binding, nonce=b"\x02" * 32, now=now, check_pin=check_pin)
 
 
@@ -173,12 +169,8 @@ def handshake_config(name: Atom, cookie: str = "lab", **options: Any) -> Handsha
     return HandshakeConfig(name, cookie, 7, **options)
 
 
-def handshake_dialer(
-    name: Atom = ALICE, peer: Atom = BOB, cookie: str = "lab", **options: Any
-) -> HandshakeDialer:
-    return HandshakeDialer(
-        handshake_config(name, cookie, **options), peer=peer, challenge=b"\0\0\0\x05", now=0.0
-    )
+def handshake_dialer(name: Atom = ALICE, peer: Atom = BOB, cookie: str = "lab", **options: Any) -> HandshakeDialer:
+    return HandshakeDialer(handshake_config(name, cookie, **options), peer=peer, challenge=b"\0\0\0\x05", now=0.0)
 
 
 def handshake_acceptor(

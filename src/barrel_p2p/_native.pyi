@@ -40,7 +40,6 @@ class Codec:
     @property
     def atoms(self) -> int: ...
 
-
 # --- QUIC: only net/quic.py imports these ------------------------------------------------------------
 
 @final
@@ -116,7 +115,6 @@ class QuicConnection:
     def close(self, code: int, reason: str) -> None: ...
     def ping(self) -> int: ...
     def stats(self) -> dict[str, int]: ...
-
 
 # --- TCP: only net/tcp.py imports this -----------------------------------------------------------------
 

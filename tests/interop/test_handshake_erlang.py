@@ -64,14 +64,7 @@ class Epmd:
     def register(self, alive: str, port: int) -> socket.socket:
         """ALIVE2_REQ: make a node known as long as the socket is open."""
         name = alive.encode()
-        body = (
-            b"x"
-            + port.to_bytes(2, "big")
-            + b"M\0\0\x06\0\x06"
-            + len(name).to_bytes(2, "big")
-            + name
-            + b"\0\0"
-        )
+        body = b"x" + port.to_bytes(2, "big") + b"M\0\0\x06\0\x06" + len(name).to_bytes(2, "big") + name + b"\0\0"
         epmd = self._open()
         epmd.sendall(len(body).to_bytes(2, "big") + body)
         assert epmd.recv(16)[1] == 0, f"epmd does not take {alive}"
@@ -205,9 +198,7 @@ def test_erlang_refuses_a_missing_flag_and_names_the_one_we_name(erlang: Erlang)
 def test_we_notice_that_another_node_answers(erlang: Erlang) -> None:
     _, port, _ = erlang
     event = dial(port, Atom("somebody@127.0.0.1"), config(name=Atom("lost@127.0.0.1")))
-    assert (
-        isinstance(event, Failed) and event.reason == "name_mismatch" and "erlang@127.0.0.1" in event.message
-    )
+    assert isinstance(event, Failed) and event.reason == "name_mismatch" and "erlang@127.0.0.1" in event.message
 
 
 @pytest.mark.parametrize("cookie", [COOKIE, "wrong"])

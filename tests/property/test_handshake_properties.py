@@ -33,9 +33,7 @@ def acceptors_bytes(framing: Framing, status: str) -> bytes:
     st.lists(st.integers(0, 10_000), max_size=20),
     st.binary(max_size=40),
 )
-def test_no_cut_changes_what_a_dialer_sees(
-    framing: Framing, status: str, points: list[int], tail: bytes
-) -> None:
+def test_no_cut_changes_what_a_dialer_sees(framing: Framing, status: str, points: list[int], tail: bytes) -> None:
     alice, data = handshake_dialer(framing=framing), acceptors_bytes(framing, status) + tail
     end = len(data) - len(tail)
     edges = [0, *sorted(point % end for point in points), len(data)]  # the tail comes with the last byte
@@ -69,10 +67,7 @@ def test_no_changed_bit_of_a_proof_connects(framing: Framing, status: str) -> No
                     wire.challenge(DEFAULT, 1, 4, BOB),
                     wire.answer(1, bytes(16)),
                     wire.ack(bytes(16)),
-                    *(
-                        wire.status(word)
-                        for word in ("ok", "ok_simultaneous", "nok", "alive", "true", "false")
-                    ),
+                    *(wire.status(word) for word in ("ok", "ok_simultaneous", "nok", "alive", "true", "false")),
                 ]
             ),
         ),

@@ -76,9 +76,7 @@ def test_bytes_that_look_like_terms(data: bytes) -> None:
 
 
 @CASES
-@given(
-    terms(), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4), st.integers(0, 50)
-)
+@given(terms(), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4), st.integers(0, 50))
 def test_terms_with_a_few_bytes_changed(term: Any, changes: list[tuple[int, int]], cut: int) -> None:
     try:
         data = bytearray(ReferenceCodec().encode(term))

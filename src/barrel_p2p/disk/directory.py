@@ -68,9 +68,7 @@ class DataDir:
                 "data_dir"
             ) from None
         except OSError as error:
-            _log.warning(
-                "%s can't be locked (%s): take care that no other node uses it", self.path, error.strerror
-            )
+            _log.warning("%s can't be locked (%s): take care that no other node uses it", self.path, error.strerror)
         try:
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)

@@ -138,9 +138,7 @@ class KeyStore:
             raise unusable(self._pub, "replace", error) from None
         new = Identity.generate()
         self._write(new)
-        _log.warning(
-            "identity changed from %s to %s; old pair in %s", old.fingerprint, new.fingerprint, backup
-        )
+        _log.warning("identity changed from %s to %s; old pair in %s", old.fingerprint, new.fingerprint, backup)
         return new
 
     def _write(self, identity: Identity) -> None:
@@ -187,9 +185,7 @@ class TrustStore:
 
     def __init__(self, directory: Path | str, mode: TrustMode = "tofu") -> None:
         if mode not in ("tofu", "strict"):
-            raise ConfigError(
-                f"trust mode {mode!r} is unknown: it is 'tofu' (trust on first use) or 'strict'"
-            )
+            raise ConfigError(f"trust mode {mode!r} is unknown: it is 'tofu' (trust on first use) or 'strict'")
         self.mode: TrustMode = mode
         self.directory = Path(directory) / "trusted"
         self._pins: dict[Atom, bytes] = {}
@@ -222,21 +218,14 @@ class TrustStore:
         if verdict == PinVerdict.ACCEPT:
             return
         if verdict in (PinVerdict.MISMATCH, PinVerdict.DAMAGED):
-            held = (
-                fingerprint(verdict.pinned)
-                if verdict.pinned is not None
-                else "a key that can't be read any more"
-            )
+            held = fingerprint(verdict.pinned) if verdict.pinned is not None else "a key that can't be read any more"
             raise AuthError(
                 "key_mismatch",
-                f"{atom} has {held} pinned, not {fingerprint(key)}; if its key really changed, unpin it "
-                "first",
+                f"{atom} has {held} pinned, not {fingerprint(key)}; if its key really changed, unpin it first",
                 atom,
             )
         if len(atom) > MAX_NAME_ON_DISK:
-            raise ConfigError(
-                f"{atom[:60]}... is too long a name to pin: at most {MAX_NAME_ON_DISK} characters"
-            )
+            raise ConfigError(f"{atom[:60]}... is too long a name to pin: at most {MAX_NAME_ON_DISK} characters")
         path = self._path(atom)
         try:
             write_atomic(path, key)

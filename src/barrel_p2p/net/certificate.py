@@ -85,9 +85,7 @@ def load_or_create(directory: Path | str) -> Certificate:
     certificate, key = _parse(directory, cert_pem, key_pem)
     if certificate.not_valid_after_utc < datetime.datetime.now(datetime.UTC):
         if _is_ours(certificate):
-            _log.warning(
-                "%s expired on %s: making a new one", directory / "node.crt", certificate.not_valid_after_utc
-            )
+            _log.warning("%s expired on %s: making a new one", directory / "node.crt", certificate.not_valid_after_utc)
             return rotate(directory)
         _log.warning(
             "%s expired on %s; nodes of barrel_p2p don't mind",
@@ -174,12 +172,8 @@ def _parse(directory: Path, cert_pem: bytes, key_pem: bytes) -> tuple[x509.Certi
     except (ValueError, TypeError):
         raise ConfigError(f"{key_path} is no whole PEM private key without a password. {remedy}") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise ConfigError(
-            f"{key_path} is neither an EC nor an RSA key, which is all that Erlang peers take. {remedy}"
-        )
-    if _public(certificates[0]) != key.public_key().public_bytes(
-        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    ):
+        raise ConfigError(f"{key_path} is neither an EC nor an RSA key, which is all that Erlang peers take. {remedy}")
+    if _public(certificates[0]) != key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo):
         raise ConfigError(f"{key_path} is not the key of {cert_path}. {remedy}")
     return certificates[0], key
 

@@ -87,9 +87,7 @@ class Discovery:
         self.own_port = own_port
         self._directory = Path(directory) if directory is not None else None
         self._resolve = resolve if resolve is not None else resolve_host
-        self._static = {
-            validate_node_name(name): _checked(name, entry) for name, entry in (static or {}).items()
-        }
+        self._static = {validate_node_name(name): _checked(name, entry) for name, entry in (static or {}).items()}
         if self._directory is not None:
             make_directory(self._directory)
 
@@ -120,9 +118,7 @@ class Discovery:
             host, port = entry
             addresses = tuple((address, port) for address in await self._addresses(host))
             text = f"says {host}:{port}"
-            yield Answer(
-                place, text if addresses else f"{text}, but the host name {host} does not resolve", addresses
-            )
+            yield Answer(place, text if addresses else f"{text}, but the host name {host} does not resolve", addresses)
 
     def publish(self, name: str, port: int) -> None:
         """Write this node's endpoint file: its host (after the ``@``) and the port it really listens on.
@@ -135,9 +131,7 @@ class Discovery:
         node = validate_node_name(name)
         path = self._path(node)
         if path is None:
-            raise ConfigError(
-                f"{node[:60]}... is too long for a file name: at most {MAX_NODE_NAME_IN_FILE} characters"
-            )
+            raise ConfigError(f"{node[:60]}... is too long for a file name: at most {MAX_NODE_NAME_IN_FILE} characters")
         text = f'{{"{host_of(node)}",{port}}}.\n'
         try:
             write_atomic(path, text.encode("ascii"), mode=0o644)
@@ -246,9 +240,7 @@ def _checked(name: str, entry: object) -> Address:
     match entry:
         case (str(host), int(port)) if host and 0 < port < 65536:
             return host, port
-    raise ConfigError(
-        f"the address of {name} is a pair of host and port such as ('10.0.0.2', 9100), not {entry!r:.60}"
-    )
+    raise ConfigError(f"the address of {name} is a pair of host and port such as ('10.0.0.2', 9100), not {entry!r:.60}")
 
 
 __all__ = ["DEFAULT_PORT", "Address", "Answer", "Discovery", "parse_endpoint", "resolve_host"]

@@ -105,9 +105,7 @@ class _State(Enum):
     OVER = "nothing"
 
 
-_Moves = dict[
-    _State, dict[type[Frame], str]
-]  # state -> the frames that may come now -> the method that takes each
+_Moves = dict[_State, dict[type[Frame], str]]  # state -> the frames that may come now -> the method that takes each
 
 
 class _Exchange:
@@ -210,9 +208,7 @@ class _Exchange:
         handler = self._MOVES[self._state].get(type(frame))
         if handler is None:
             kind = type(frame).__name__.upper()
-            self._fail(
-                "unexpected_message", f"{self._who} sent {kind} while we waited for {self._state.value}."
-            )
+            self._fail("unexpected_message", f"{self._who} sent {kind} while we waited for {self._state.value}.")
             return
         getattr(self, handler)(frame, now, wall_ms)
 
@@ -391,9 +387,7 @@ class AuthDialer(_Exchange):
         known = REFUSALS.get(frame.reason)
         text = known or f"it says {frame.reason[:200]!r}; its log may tell more"
         mine = f"our name {self._config.name}, our key {fingerprint(self._config.public_key)}"
-        self._fail(
-            f"rejected:{frame.reason}" if known else "rejected", f"{self.peer} refused us: {text} ({mine})."
-        )
+        self._fail(f"rejected:{frame.reason}" if known else "rejected", f"{self.peer} refused us: {text} ({mine}).")
 
 
 class AuthAcceptor(_Exchange):

@@ -118,9 +118,7 @@ def _decode_hello(rest: bytes) -> Hello | Bad:
         return Bad("malformed", f"a HELLO of {len(rest) + 1} bytes")
     end = 3 + int.from_bytes(rest[1:3], "big")
     if len(rest) != end + KEY_SIZE:
-        return Bad(
-            "malformed", f"a HELLO whose lengths don't add up ({len(rest) + 1} bytes, name of {end - 3})"
-        )
+        return Bad("malformed", f"a HELLO whose lengths don't add up ({len(rest) + 1} bytes, name of {end - 3})")
     name = rest[3:end].decode("latin-1")
     if not is_node_name(name):
         return Bad("bad_name", f"{name[:80]!r}, which is no node name")

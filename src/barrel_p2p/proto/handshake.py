@@ -36,9 +36,7 @@ from barrel_p2p.proto.names import is_node_name
 from barrel_p2p.term.types import Atom
 
 SETUP_TIME = 7.0  # seconds for each step; OTP's net_setuptime
-PAUSE = (
-    0.005  # seconds between two messages over QUIC; a guess: many times what Erlang's reader takes to wake
-)
+PAUSE = 0.005  # seconds between two messages over QUIC; a guess: many times what Erlang's reader takes to wake
 MAX_BUFFER = 1024  # bytes; the longest message has 274. Our bound on what a peer may send ahead of its turn.
 
 StatusWord = Literal["ok", "ok_simultaneous", "nok", "not_allowed", "alive"]
@@ -180,9 +178,7 @@ class _Handshake:
             return
         limit = f"{self._config.setup_time:g} s"
         if self._state is _State.DECIDING:
-            self._fail(
-                "timeout", f"This node did not decide about {self._who} within {limit}: it is overloaded."
-            )
+            self._fail("timeout", f"This node did not decide about {self._who} within {limit}: it is overloaded.")
         else:
             waited = f"{self._who} was silent for {limit} while we waited for {self._state.value}."
             self._fail("timeout", f"{waited} {self._silence()}", waiting_for=self._state.word)
@@ -217,9 +213,7 @@ class _Handshake:
 
     def _next_message(self) -> tuple[Message, str] | Bad | None:
         """Cut the next message off the buffer. Ticks (a zero length) are legal anywhere and mean nothing."""
-        width = (
-            self._config.framing.value or 4
-        )  # a tick over QUIC is a zero length of 32 bits, as after the handshake
+        width = self._config.framing.value or 4  # a tick over QUIC is a zero length of 32 bits, as after the handshake
         while not any(head := bytes(self._in[:width])):
             if len(head) < width:
                 return None
@@ -274,9 +268,7 @@ class _Handshake:
         self._events.append(Connected(self.peer, self._peer_flags, chosen, self._peer_creation))
 
     def _on_bad(self, bad: Bad) -> None:
-        self._fail(
-            bad.reason, f"{self._who} sent {bad.detail}. It is no Erlang or barrel_p2p node, or faulty."
-        )
+        self._fail(bad.reason, f"{self._who} sent {bad.detail}. It is no Erlang or barrel_p2p node, or faulty.")
 
     def _fail(self, reason: str, message: str, **details: Any) -> None:
         self._state = _State.OVER
@@ -330,8 +322,7 @@ class HandshakeDialer(_Handshake):
             case "nok":
                 self._fail(
                     "nok",
-                    f"{self.peer} is dialling us at the same moment and its attempt goes first; wait for "
-                    "that one.",
+                    f"{self.peer} is dialling us at the same moment and its attempt goes first; wait for that one.",
                 )
             case "not_allowed":
                 self._fail(
@@ -348,8 +339,7 @@ class HandshakeDialer(_Handshake):
         if message.name != self.peer:
             self._fail(
                 "name_mismatch",
-                f"We dialled {self.peer}, but {message.name!r} answered. The address of {self.peer} is wrong "
-                "or old.",
+                f"We dialled {self.peer}, but {message.name!r} answered. The address of {self.peer} is wrong or old.",
                 answered=message.name,
             )
         elif lacking:
@@ -390,9 +380,7 @@ class HandshakeAcceptor(_Handshake):
         _State.WAIT_ANSWER: {ord("r"): (wire.parse_answer, "_on_answer")},
     }
 
-    def __init__(
-        self, config: HandshakeConfig, *, challenge: bytes, now: float, expected: Atom | None = None
-    ) -> None:
+    def __init__(self, config: HandshakeConfig, *, challenge: bytes, now: float, expected: Atom | None = None) -> None:
         super().__init__(config, _State.WAIT_NAME, challenge=challenge, now=now)
         self._expected = expected
 
@@ -428,17 +416,11 @@ class HandshakeAcceptor(_Handshake):
 
     def _on_name(self, message: Name, now: float) -> None:
         if message.flags & Flags.NAME_ME:
-            self._refuse(
-                "dynamic_name", "A peer asks for a node name. We give none: start it with -name or -sname."
-            )
+            self._refuse("dynamic_name", "A peer asks for a node name. We give none: start it with -name or -sname.")
         elif not is_node_name(message.name):
-            self._refuse(
-                "bad_name", f"A peer calls itself {message.name[:80]!r}, which is no node name (name@host)."
-            )
+            self._refuse("bad_name", f"A peer calls itself {message.name[:80]!r}, which is no node name (name@host).")
         elif message.name == self._config.name:
-            self._refuse(
-                "own_name", f"A peer calls itself {message.name}, as this node. Give one another name."
-            )
+            self._refuse("own_name", f"A peer calls itself {message.name}, as this node. Give one another name.")
         elif self._expected is not None and message.name != self._expected:
             self._refuse(
                 "name_mismatch",
@@ -458,9 +440,7 @@ class HandshakeAcceptor(_Handshake):
         if message.word == "true":
             self._send_challenge(now)
         else:
-            self._fail(
-                "still_connected", f"{self._who} says that its old connection to us lives; we keep that one."
-            )
+            self._fail("still_connected", f"{self._who} says that its old connection to us lives; we keep that one.")
 
     def _send_challenge(self, now: float) -> None:
         config = self._config

@@ -65,9 +65,7 @@ class Bad:
 
 
 Message = Name | Status | Challenge | Answer | Ack
-Parsed = (
-    tuple[Message, int] | Bad | None
-)  # the message and its size; or what is wrong; or "more bytes, please"
+Parsed = tuple[Message, int] | Bad | None  # the message and its size; or what is wrong; or "more bytes, please"
 Parser = Callable[[bytes], Parsed]
 
 

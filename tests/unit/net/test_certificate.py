@@ -121,9 +121,7 @@ def test_a_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
         certificate.load_or_create(tmp_path)
 
 
-def test_our_own_expired_certificate_is_replaced_and_kept(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_our_own_expired_certificate_is_replaced_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_pair(tmp_path, "Barrel P2P", days=-1)
     old = (tmp_path / "node.crt").read_bytes()
     with caplog.at_level(logging.WARNING):
@@ -133,9 +131,7 @@ def test_our_own_expired_certificate_is_replaced_and_kept(
     assert [path.read_bytes() for path in (tmp_path / "backups").glob("*/node.crt")] == [old]
 
 
-def test_an_expired_certificate_of_others_is_used_as_it_is(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_expired_certificate_of_others_is_used_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_pair(tmp_path, "Example Corp", days=-1)
     with caplog.at_level(logging.WARNING):
         loaded = certificate.load_or_create(tmp_path)

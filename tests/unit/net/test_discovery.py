@@ -124,9 +124,7 @@ def test_endpoint_files(data: bytes, entry: Address | None) -> None:
     assert parse_endpoint(data) == entry
 
 
-@pytest.mark.parametrize(
-    "entry", ["10.0.0.1:9", ("10.0.0.1",), ("", 1), ("h", 0), ("h", 65536), ("h", "1"), None]
-)
+@pytest.mark.parametrize("entry", ["10.0.0.1:9", ("10.0.0.1",), ("", 1), ("h", 0), ("h", 65536), ("h", "1"), None])
 def test_a_bad_static_entry_is_refused(entry: object) -> None:
     with pytest.raises(ConfigError, match=BOB):
         Discovery(static={BOB: entry})  # type: ignore[dict-item]

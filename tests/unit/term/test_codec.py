@@ -175,9 +175,7 @@ LOOP.append({"x": LOOP})
     ],
     ids=lambda value: value[:40] if isinstance(value, str) and value.isascii() else type(value).__name__,
 )
-def test_what_has_no_exact_form_is_refused_with_its_place(
-    term: Any, message: str, codec: type[Codec]
-) -> None:
+def test_what_has_no_exact_form_is_refused_with_its_place(term: Any, message: str, codec: type[Codec]) -> None:
     with pytest.raises(EncodeError) as error:
         codec().encode(term)
     assert message in str(error.value)
@@ -242,9 +240,7 @@ def test_any_bytes_are_read(kind: Any) -> None:
 
 
 def test_term_maps_compare_keys_exactly() -> None:
-    terms = TermMap(
-        [(1, "int"), (1.0, "float"), (True, "true"), ([1], "list"), (Atom("a"), "atom"), ("a", "str")]
-    )
+    terms = TermMap([(1, "int"), (1.0, "float"), (True, "true"), ([1], "list"), (Atom("a"), "atom"), ("a", "str")])
     assert [terms[key] for key in (1, 1.0, True, [1], Atom("a"), "a")] == [
         "int",
         "float",

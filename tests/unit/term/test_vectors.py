@@ -47,9 +47,7 @@ def test_every_form_of_a_term_is_the_same_term(vector: dict[str, Any], codec: ty
 
 @pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("vector", VECTORS["decode_raw"], ids=name)
-def test_hand_made_bytes_are_read_as_binary_to_term_reads_them(
-    vector: dict[str, Any], codec: type[Codec]
-) -> None:
+def test_hand_made_bytes_are_read_as_binary_to_term_reads_them(vector: dict[str, Any], codec: type[Codec]) -> None:
     data, expected = bytes.fromhex(vector["hex"]), vector["decode"]
     if not expected["ok"]:
         with pytest.raises(DecodeError):
