@@ -348,8 +348,8 @@ class OtpNode(Node):
 
 
 class World:
-    """``limit`` bounds what a table does at once; in a ``peaceful`` world nobody dies, nothing is lost or late; one that
-    ``asks`` is that of TCP."""
+    """``limit`` bounds what a table does at once; in a ``peaceful`` world nobody dies, nothing is lost or late; a world
+    that ``asks`` is that of TCP."""
 
     def __init__(
         self,

@@ -255,13 +255,12 @@ impl DistStream {
     ) -> PyResult<usize> {
         let codec = self.codec.get();
         let Writing { cache, body, .. } = writing;
-        let control_end;
-        if self.header() {
-            control_end = encode(py, codec, control, message, false, cache.as_mut(), body)?;
+        let control_end = if self.header() {
+            encode(py, codec, control, message, false, cache.as_mut(), body)?
         } else {
             frame::begin(body, false);
-            control_end = encode(py, codec, control, message, true, None, body)?;
-        }
+            encode(py, codec, control, message, true, None, body)?
+        };
         if !self.fragments && body.len() > MAX_WHOLE {
             let text = "the message is larger than the 4 GiB that one frame can hold";
             return Err(error(py, "EncodeError", text));
