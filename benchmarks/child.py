@@ -32,6 +32,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            errors="backslashreplace",  # an Erlang node prints the bytes of a message that it complains about
             env={**os.environ, **(env or {})},
         )
         threading.Thread(target=self._read, daemon=True).start()

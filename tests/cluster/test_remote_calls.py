@@ -33,7 +33,8 @@ def test_rpc_returns_results_and_raises_what_happened(tmp_path: Path) -> None:
             await alice.rpc(bob.name, "member", "fail", ["no luck"])
         assert error.value.kind == "error"
         assert error.value.reason == ("exception", "ValueError", "no luck")
-        assert error.value.stack[0][1] == "fail"
+        assert [frame[:2] for frame in error.value.stack] == [("member", "fail")], "the user's frames, and no others"
+        assert bytes(error.value.stack[0][3][0][1]) == b"member.py", "no directories of that host"
 
         for what in (("member", "main", []), ("os", "system", ["true"]), ("member", "fail", [])):
             with pytest.raises(RemoteError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -80,23 +81,21 @@ class Undefined(ExitReason):
 
 
 def error_term(error: BaseException) -> tuple[Any, list[Any]]:
-    """A Python exception as Erlang sees it: ``{exception, Type, Message}`` and a stack of ``{M, F, Arity,
-    Location}``."""
+    """A Python exception as Erlang sees it: ``{exception, Type, Message}`` and a stack of ``{M, F, Arity, Location}``.
+
+    The stack goes to another node: it shows the user's frames, not ours, and no directories of this host.
+    """
     reason = (Atom("exception"), type(error).__name__, str(error)[:4096])
-    stack = [
-        (
-            Atom(_module_of(frame)[:255]),
-            Atom(frame.name[:255]),
-            0,
-            [(Atom("file"), list(frame.filename.encode()[:1000])), (Atom("line"), frame.lineno or 0)],
-        )
-        for frame in reversed(traceback.extract_tb(error.__traceback__)[-MAX_STACK_FRAMES:])
-    ]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
+    stack = []
+    for frame in reversed(frames[-MAX_STACK_FRAMES:]):
+        file = Path(frame.filename).name[:255]
+        location = [(Atom("file"), list(file.encode())), (Atom("line"), frame.lineno or 0)]
+        stack.append((Atom(file.removesuffix(".py")), Atom(frame.name[:255]), 0, location))
     return reason, stack
 
 
-def _module_of(frame: traceback.FrameSummary) -> str:
-    return frame.filename.rpartition("/")[2].removesuffix(".py")
+_OURS = str(Path(__file__).parents[1])
 
 
 def _takes(function: Callable[..., Any], args: list[Any]) -> bool:
