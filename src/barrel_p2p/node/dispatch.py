@@ -122,11 +122,9 @@ class Dispatch:
         self._runtime.deliver(control[2], message)
 
     def _reg_send(self, channel: Channel, control: Control, message: Any) -> None:
-        process = self._runtime.find_name(_name(control[3]))
-        if process is not None:
-            process.put(message)
-            if process.full:
-                channel.wait_for_room(process)
+        process = self._runtime.deliver_name(_name(control[3]), message)
+        if process is not None and process.full:
+            channel.wait_for_room(process)
 
     def _alias_send(self, channel: Channel, control: Control, message: Any) -> None:
         self._runtime.deliver_alias(control[2], message)

@@ -135,14 +135,6 @@ class Runtime(Signals):
         process.name = Atom(name)
         self.names[process.name] = process
 
-    def try_register(self, name: str, process: Process) -> bool:
-        """``register`` for the network side, which must not raise: false when it can't be."""
-        try:
-            self.register(name, process.pid)
-        except NameTaken:
-            return False
-        return True
-
     def unregister(self, name: str) -> None:
         """Take a name away.
 
