@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -55,23 +56,28 @@ def free_port() -> int:
 
 
 class Epmd:
-    """A port mapper of our own, so that no daemon stays behind and no other node is in the way."""
+    """A port mapper of our own, so that no daemon stays behind and no other node is in the way.
 
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.environment = {**os.environ, "ERL_EPMD_PORT": str(self.port), "ERL_EPMD_ADDRESS": HOST}
+    Args:
+        host: The address of its host, which the names of its nodes have.
+        inside: The command in front of every program that runs on that host (see ``harness.wire``).
+        port: All hosts of a cluster have the same one.
+    """
+
+    def __init__(self, host: str = HOST, inside: Sequence[str] = (), port: int | None = None) -> None:
+        self.host = host
+        self.inside = list(inside)
+        self.port = port or free_port()
+        self.environment = {**os.environ, "ERL_EPMD_PORT": str(self.port), "ERL_EPMD_ADDRESS": host}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.process = subprocess.Popen([tool("epmd"), "-port", str(self.port), "-address", HOST])
+        epmd = [*self.inside, tool("epmd"), "-port", str(self.port)]
+        self.process = subprocess.Popen([*epmd, "-address", self.host])  # it listens on 127.0.0.1, too
         deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                socket.create_connection((HOST, self.port), timeout=PATIENCE).close()
-                return
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "epmd does not start"
-                time.sleep(0.01)  # nothing to await: epmd tells nobody when it listens
+        while subprocess.run([*epmd, "-names"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+            assert time.monotonic() < deadline, "epmd does not start"
+            time.sleep(0.01)  # nothing to await: epmd tells nobody when it listens
 
     def kill(self) -> None:
         if self.process is not None:
@@ -97,11 +103,12 @@ class Erlang:
     """An ``erl`` node. ``eval`` runs in one process of it, which keeps its variables and its mailbox."""
 
     def __init__(self, epmd: Epmd, alive: str, *flags: str, cookie: str = COOKIE) -> None:
-        self.name = f"{alive}@{HOST}"
+        self.name = f"{alive}@{epmd.host}"
+        interface = "{" + epmd.host.replace(".", ",") + "}"
         options = ["-noshell", "-name", self.name, "-setcookie", cookie, "-start_epmd", "false"]
-        options += ["-kernel", "inet_dist_use_interface", "{127,0,0,1}", "-kernel", "logger_level", "error"]
+        options += ["-kernel", "inet_dist_use_interface", interface, "-kernel", "logger_level", "error"]
         self.process = subprocess.Popen(
-            [tool("erl"), *options, *flags, "-eval", LOOP.replace("\n", " ")],
+            [*epmd.inside, tool("erl"), *options, *flags, "-eval", LOOP.replace("\n", " ")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=epmd.environment,
