@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from barrel_p2p import AuthError, BarrelError, HandshakeError, Node, NotConnected
-from harness.cluster import Cluster, run
+from barrel_p2p import AuthError, BarrelError, HandshakeError, Node, NotConnected, receive
+from barrel_p2p.node import carrier_quic
+from harness.cluster import COOKIE, Cluster, run
 
 
 async def refused(cluster: Cluster, alice: Node, name: str, **options: object) -> BarrelError:
@@ -42,7 +43,9 @@ def test_another_key_for_a_pinned_name_is_refused(tmp_path: Path, caplog: pytest
         alice = await cluster.node("alice")
         bob = await cluster.member("bob")
         assert await alice.ping(bob.name)
+        alice.monitor_nodes()
         await bob.kill()
+        assert await receive(timeout=10) == ("nodedown", bob.name)
 
         error = await refused(cluster, alice, "bob", data_dir=str(cluster.directory / "other"))
         assert isinstance(error, AuthError) and error.reason == "rejected:key_mismatch"
@@ -111,6 +114,44 @@ def test_cookie_only_nodes_need_no_key(tmp_path: Path) -> None:
             await bob.stop()
         error = await refused(cluster, alice, "eve")  # alice skips the keys, eve does not accept that
         assert isinstance(error, AuthError)
+
+    run(story, tmp_path)
+
+
+@pytest.mark.parametrize("same_incarnation", [True, False])
+def test_who_claims_a_name_that_needs_no_key_does_not_cut_its_channel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_incarnation: bool
+) -> None:
+    """The incarnation is no secret: every pid has it."""
+
+    async def story(cluster: Cluster) -> None:
+        cookie_only = {"cookie_only_nodes": ("*@127.0.0.1",)}
+        alice = await cluster.node("alice", **cookie_only)
+        bob = Node("bob@127.0.0.1", **cluster.options("bob"), **cookie_only)
+        stranger, again = (
+            Node(bob.name, **cluster.options(directory, discovery_dir=None, cookie=cookie), **cookie_only)
+            for directory, cookie in (("stranger", "guessed"), ("again", COOKIE))
+        )
+        if same_incarnation:
+            monkeypatch.setattr(carrier_quic.secrets, "randbelow", lambda bound: 1000)
+        try:
+            for node in (bob, stranger, again):
+                await node.start()
+            await bob.connect(alice.name)
+            alice.monitor_nodes()
+            with pytest.raises(HandshakeError) as error:
+                await stranger.connect(alice.name, alice.listen_address)
+            assert error.value.reason in ("closed", "not_allowed")
+            assert await alice.ping(bob.name) and await bob.ping(alice.name)
+            with pytest.raises(TimeoutError):
+                await receive(timeout=0.1)
+            if same_incarnation:  # with the cookie it is bob, who has lost the channel
+                await again.connect(alice.name, alice.listen_address)
+                assert await receive(timeout=5) == ("nodedown", bob.name)
+                assert await receive(timeout=5) == ("nodeup", bob.name)
+        finally:
+            for node in (again, stranger, bob):
+                await node.stop()
 
     run(story, tmp_path)
 

@@ -2,7 +2,8 @@
 of a connection is five messages, and a schedule of bytes decides what happens next.
 
 Connections deliver in order, each for itself; a close overtakes what is on its way, or is lost. Nodes die with or
-without a word, come back as another incarnation, and may have a twin: a live node with the same name. Every order is
+without a word, come back as another incarnation, and may have a twin: a live node with the same name. Strangers claim
+names without knowing the cookie. Every order is
 checked when it is performed; ``settle`` then lets the network fall quiet and checks what is left.
 """
 
@@ -171,7 +172,10 @@ class Node:
 
     def _on_letin(self, order: LetIn) -> None:
         end = self.ends[order.accept]
-        assert end.state == "named" and end.name not in self.channels
+        assert end.state == "named"
+        owner = self.channels.get(end.name) if end.name is not None else None
+        if owner is not None and owner.creation != end.creation:
+            assert self.probes[owner.number] is False, "let in beside a channel that gave a sign of life"
         end.state = "let in"
         self.world.post(end, ("ok",))
         self.world.limit(end)
@@ -233,17 +237,15 @@ class Node:
         self.world.close(end, "closed")
 
     def _check_replaced(self, end: End) -> None:
-        if self.world.asks:
-            (newcomer,) = (e for e in self.ends.values() if e.name == end.name and e.state == "up" and e is not end)
-            if newcomer.creation == end.creation:
-                self._check_unused(end)
-            return
-        (newcomer,) = (e for e in self.ends.values() if e.name == end.name and e.state == "named")
-        if newcomer.creation != end.creation:
+        """Who replaces a channel has proved the cookie; a stranger never does."""
+        proven = [e for e in self.ends.values() if e.name == end.name and e.state == "up" and e is not end]
+        assert proven, f"{self} gives its channel to {end.name} up before anybody proved the cookie"
+        (newcomer,) = proven
+        if newcomer.creation == end.creation:
+            self._check_unused(end)
+        elif not self.world.asks:
             silent = self.probes[end.number] is False
             assert silent, f"{self} gives the name {end.name} away, though its owner gave a sign of life"
-        else:
-            self._check_unused(end)
 
     def _check_unused(self, end: End) -> None:
         other = end.other
@@ -347,9 +349,16 @@ class OtpNode(Node):
             self.world.at(1.0, lambda: self.wish(name))
 
 
+class Stranger(Node):
+    """Claims the name of a node, perhaps its incarnation too, and does not know the cookie."""
+
+    def tell(self, fact: Fact) -> None:
+        """It has no table."""
+
+
 class World:
     """``limit`` bounds what a table does at once; in a ``peaceful`` world nobody dies, nothing is lost or late; a world
-    that ``asks`` is that of TCP."""
+    that ``asks`` is that of TCP; one with ``strangers`` has them."""
 
     def __init__(
         self,
@@ -360,8 +369,10 @@ class World:
         peaceful: bool = False,
         otp: str = "",
         asks: bool = False,
+        strangers: bool = False,
     ) -> None:
         self.now = 0.0
+        self._strangers = strangers
         self.limit_of_names = limit
         self.asks = asks
         self._peaceful = peaceful
@@ -527,6 +538,9 @@ class World:
         end.node.tell(PeerNamed(name, end.number, creation))
 
     def _read_ok(self, end: End) -> None:
+        if isinstance(end.node, Stranger):
+            self.close(end, "another cookie")
+            return
         self.post(end, ("answer",))
         self.limit(end)
 
@@ -581,7 +595,7 @@ class World:
                 others = [name for name in self.names if name != node.name]
                 if not node.dead:
                     node.send(others[self.choose(len(others))])
-            case n if n < 25:
+            case n if n < 24 or (n == 24 and not self._strangers):
                 self.wait()
             case 25 if self.wires:
                 self.lose(self.wires[-1 - self.choose(min(4, len(self.wires)))])
@@ -591,6 +605,8 @@ class World:
                 node = self._some()
                 if node.dead or node.stopped:
                     self.restart(node.name)
+            case 28 | 24 if self._strangers:
+                self.intrude()
             case 28 if len(self.twins) < 2 and not self._otp:
                 self.twins.append(self.born(self._some().name))
             case 29:
@@ -620,6 +636,13 @@ class World:
             if told and not end.wire.lost:
                 self.inbox_of_other(end).append(("close", "unreachable"))
             self.gone(end)
+
+    def intrude(self) -> None:
+        """A stranger claims the name of one node and dials another."""
+        claimed = self._some()
+        others = [name for name in self.names if name != claimed.name]
+        stranger = Stranger(self, claimed.name, claimed.creation + self.choose(2))
+        self.dial(stranger, others[self.choose(len(others))], stranger.table.number())
 
     def restart(self, name: Atom) -> None:
         old = self.nodes[name]

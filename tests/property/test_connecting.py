@@ -30,6 +30,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "three over TCP": {"names": ["a", "b", "c"], "asks": True},
     "peace over TCP": {"names": ["a", "b", "c"], "peaceful": True, "asks": True},
     "peace": {"names": ["a", "b", "c"], "peaceful": True},
+    "strangers": {"names": ["a", "b"], "strangers": True},
+    "strangers in a crowd": {"names": ["a", "b", "c"], "strangers": True, "limit": 1},
+    "strangers over TCP": {"names": ["a", "b"], "strangers": True, "asks": True},
 }
 
 
@@ -79,6 +82,12 @@ def test_without_losses_the_first_connection_stays_and_every_message_arrives(sch
 @settings(max_examples=500, deadline=None)
 @given(st.sampled_from(["two over TCP", "three over TCP", "peace over TCP"]), schedules)
 def test_where_peers_are_asked_they_agree_too(kind: str, schedule: bytes) -> None:
+    play(kind, schedule)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(["strangers", "strangers in a crowd", "strangers over TCP"]), schedules)
+def test_who_does_not_know_the_cookie_breaks_no_channel(kind: str, schedule: bytes) -> None:
     play(kind, schedule)
 
 

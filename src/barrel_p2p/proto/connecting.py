@@ -7,12 +7,14 @@ younger. A name without an entry is a name nobody has to do with; otherwise it h
 ========  ========================================================================================================
 queue     somebody waits for a connection to the name: what he sent is held back until ``Up`` or ``GiveUp``
 dial      our own attempt; *named* once our name went out on it, for from then on the peer may know of it
-accept    the peer's attempt, after it told its name: let in, or put off until a probe of the channel is answered
+accept    the peer's attempt, after it told its name: let in, or waiting until a probe of the channel is answered
 channel   the connection in use, with the incarnation (creation) of the peer at its other end
 timer     runs while the peer said that another connection goes on, and that one has not come yet
 ========  ========================================================================================================
 
-What couples them: a dial, an accept that was let in and a channel exclude each other, and a dial needs a queue.
+What couples them: a dial excludes an accept that was let in and a channel, and it needs a queue. An accept that was let
+in beside a channel replaces it when it comes up, not before: until then it has not proved the cookie, and on some
+carriers its name is nothing but a claim.
 
 Rules, as OTP has them (``net_kernel``, ``dist_util``) but for the last three:
 
@@ -22,16 +24,15 @@ Rules, as OTP has them (``net_kernel``, ``dist_util``) but for the last three:
    hangs for good). Whose dial was yielded waits for the other connection; if none comes he dials again.
 3. Whose dial fails after he yielded for it dials again: the peer waits for him. ``MAX_DIALS`` bounds both.
 4. While the peer's attempt is under way we do not dial: a second connection would break the first one.
-5. An attempt of the same incarnation that is younger than the channel replaces it: the peer has lost the channel. One
+5. An attempt of the same incarnation that is younger than the channel is let in: the peer has lost the channel. One
    that is older is left over from the time when both dialled, only late; it is yielded. A channel of our own dial
    counts as old as the moment it came up, since the peer dialled in ignorance until then.
 6. An attempt of another incarnation waits until the channel was probed. A sign of life: the name is taken, the newcomer
-   is turned away. Silence: the old incarnation is dead, the newcomer is let in.
+   is turned away. Silence: the old incarnation is most likely dead, the newcomer is let in.
 7. Of two attempts of a peer the younger counts.
 
-On a carrier where a name proves nothing before the cookie does (``asks``, which is TCP), rules 5 and 6 are OTP's own:
-the peer is asked whether the channel is dead (status ``alive``), and its attempt replaces the channel when it comes up.
-A yielded connection is answered with ``nok`` there.
+On the carrier of stock Erlang nodes (``asks``, which is TCP), rules 5 and 6 are OTP's own: the peer is asked whether
+the channel is dead (status ``alive``) instead of a probe. A yielded connection is answered with ``nok`` there.
 
 A fact about a connection that the table does not know (any more) is ignored, but for one that comes up: it is closed.
 """
@@ -92,6 +93,7 @@ class _Peer:
     owed: bool = False  # the peer gave up its attempt for ``dial``
     accept: int | None = None
     accept_creation: int = 0
+    waiting: bool = False  # ``accept`` is answered once the channel was probed
     channel: int | None = None
     creation: int = 0
     age: int = 0  # number of the youngest connection that the peer may have opened in ignorance of ``channel``
@@ -265,11 +267,13 @@ class Connecting:
         if fact.creation != peer.creation:
             orders = self._drop_accept(peer)
             self._set_accept(peer, fact.accept, fact.creation)
+            peer.waiting = True
             return [*orders, *self._probe(peer)]
         if fact.accept <= peer.age:
             return [Yield(fact.accept)]
         orders = self._drop_accept(peer)
-        return [*orders, *self._replace(peer), *self._answer(peer, fact.accept, fact.creation)]
+        self._set_accept(peer, fact.accept, fact.creation)
+        return [*orders, LetIn(fact.accept)]
 
     def _answer(self, peer: _Peer, accept: int, creation: int) -> list[Order]:
         """There is no channel and no other attempt of the peer: it and our own dial compete (rule 1)."""
@@ -283,7 +287,7 @@ class Connecting:
 
     def _set_accept(self, peer: _Peer, accept: int | None, creation: int = 0) -> None:
         self._accepts += (accept is not None) - (peer.accept is not None)
-        peer.accept, peer.accept_creation = accept, creation
+        peer.accept, peer.accept_creation, peer.waiting = accept, creation, False
 
     def _drop_accept(self, peer: _Peer) -> list[Order]:
         accept = peer.accept
@@ -305,18 +309,19 @@ class Connecting:
         if peer.channel != fact.channel or not peer.probing:
             return []
         peer.probing = False
-        accept, creation = peer.accept, peer.accept_creation
-        if accept is None:
+        accept = peer.accept
+        if accept is None or not peer.waiting:
             return []
-        self._set_accept(peer, None)
         if fact.alive:
+            self._set_accept(peer, None)
             live = "a live node with that name is connected. Give each node a name of its own"
             return [TurnAway(accept, f"the name {peer.name} is taken: {live}")]
-        return [*self._replace(peer), *self._answer(peer, accept, creation)]
+        peer.waiting = False
+        return [LetIn(accept)]
 
     def _accept_up(self, fact: AcceptUp, now: float) -> list[Order]:
         peer = self._peer(fact.name)
-        if peer.accept != fact.accept or (peer.channel is not None and not self._asks):
+        if peer.accept != fact.accept:
             return [Close(fact.accept, "another connection took its place")]
         creation = peer.accept_creation
         self._set_accept(peer, None)
@@ -365,11 +370,10 @@ class Connecting:
 
     def _let_in_the_next(self, peer: _Peer) -> list[Order]:
         """The channel is gone: who waited for its probe need not wait any longer."""
-        accept, creation = peer.accept, peer.accept_creation
-        if accept is None or self._asks:  # who was asked goes on by itself
+        if peer.accept is None or not peer.waiting:
             return []
-        self._set_accept(peer, None)
-        return self._answer(peer, accept, creation)
+        peer.waiting = False
+        return [LetIn(peer.accept)]
 
     def _stop_timer(self, peer: _Peer) -> list[Order]:
         timer, peer.timer = peer.timer, False

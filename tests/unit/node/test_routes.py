@@ -226,7 +226,9 @@ def test_a_probe_that_fails_by_a_bug_does_not_lock_the_name(caplog: pytest.LogCa
         second = FakeAccepting(bench.routes)
         bench.routes.peer_named(second, BOB, 6)
         await turn()
-        assert second.did == ["let in"] and connection.closed
+        assert second.did == ["let in"] and not connection.closed
+        bench.routes.accepted(second, bench.channel(creation=6))
+        assert connection.closed and bench.told[-2:] == [("down", BOB), ("up", BOB)]
         await bench.routes.close()
 
     run(story)

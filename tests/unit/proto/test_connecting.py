@@ -153,9 +153,39 @@ def test_an_attempt_from_before_the_channel_is_late_one_from_after_replaces_it()
     assert table(DialUp(A, dial, 1)) == [Up(A, dial)]
     assert table(PeerNamed(A, late, 1)) == [Yield(late)]
     young = table.number()
-    close, down, let_in = table(PeerNamed(A, young, 1))
+    assert table(PeerNamed(A, young, 1)) == [LetIn(young)]
+    close, down, up = table(AcceptUp(A, young))
     assert isinstance(close, Close) and close.connection == dial and isinstance(down, Down)
-    assert let_in == LetIn(young)
+    assert up == Up(A, young)
+
+
+def test_who_claims_a_connected_name_and_does_not_prove_the_cookie_leaves_the_channel_as_it_was() -> None:
+    table = Table()
+    dial = table.dial(A, named=True)
+    table(DialUp(A, dial, 1))
+    stranger = table.number()
+    assert table(PeerNamed(A, stranger, 1)) == [LetIn(stranger)]
+    assert table(AcceptFailed(A, stranger)) == []
+    stranger = table.number()
+    assert table(PeerNamed(A, stranger, 2)) == [Probe(A, dial)]
+    assert table(Probed(A, dial, False)) == [LetIn(stranger)], "a channel that was silent for a moment"
+    assert table(AcceptFailed(A, stranger)) == []
+    assert table(Wanted(A)) == [], "there is a channel"
+    assert table(ChannelLost(A, dial, "reset")) == [Down(A, "reset")]
+
+
+def test_a_probe_that_is_answered_late_does_not_disturb_who_was_let_in_meanwhile() -> None:
+    table = Table()
+    dial = table.dial(A, named=True)
+    table(DialUp(A, dial, 1))
+    other, same = table.number(), table.number()
+    table(PeerNamed(A, other, 2))
+    drop, let_in = table(PeerNamed(A, same, 1))
+    assert isinstance(drop, Drop) and drop.connection == other and let_in == LetIn(same)
+    for alive in (True, False):
+        assert table(Probed(A, dial, alive)) == []
+    assert table(ChannelLost(A, dial, "reset")) == [Down(A, "reset")], "it is let in already"
+    assert table(AcceptUp(A, same)) == [Up(A, same)]
 
 
 def test_another_incarnation_is_let_in_when_the_channel_is_silent() -> None:
@@ -167,7 +197,8 @@ def test_another_incarnation_is_let_in_when_the_channel_is_silent() -> None:
         assert table(PeerNamed(A, first, 2)) == [Probe(A, dial)]
         assert kinds(table(PeerNamed(A, second, 2))) == [Drop], "one probe at once"
         orders = table(Probed(A, dial, alive))
-        assert kinds(orders) == ([TurnAway] if alive else [Close, Down, LetIn])
+        assert kinds(orders) == ([TurnAway] if alive else [LetIn])
+        assert kinds(table(AcceptUp(A, second))) == ([Close] if alive else [Close, Down, Up])
 
 
 def test_the_end_of_the_channel_is_as_good_as_a_probe() -> None:
