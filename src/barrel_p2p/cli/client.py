@@ -16,6 +16,7 @@ from barrel_p2p.cli.identity import alive_name, own_host, seat
 from barrel_p2p.disk.keys import KeyStore
 from barrel_p2p.errors import AuthError, ConfigError, HandshakeError, NotConnected
 from barrel_p2p.net.discovery import Answer, Discovery
+from barrel_p2p.net.dns import ServiceRecords
 from barrel_p2p.node.config import Given, check_options
 from barrel_p2p.node.establishing import LAST_WORDS_SECONDS
 from barrel_p2p.node.node import Node
@@ -74,7 +75,12 @@ class Client:
         if directory is not None and not directory.is_dir():
             self.answers.append(Answer(f"the discovery directory {directory}", "is not there"))
             directory = None
-        discovery = Discovery(static=options.peers, directory=directory, own_port=options.listen_port)
+        discovery = Discovery(
+            static=options.peers,
+            directory=directory,
+            services=ServiceRecords() if options.dns_srv else None,
+            own_port=options.listen_port,
+        )
         async for answer in discovery.ask(self.target):
             self.answers.append(answer)
             if answer.addresses:

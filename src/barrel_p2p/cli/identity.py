@@ -26,7 +26,7 @@ from barrel_p2p.disk.directory import DataDir, DirectoryInUse
 from barrel_p2p.disk.files import PRIVATE_FILE, make_private_directory, unusable
 from barrel_p2p.disk.keys import KeyStore
 from barrel_p2p.errors import ConfigError
-from barrel_p2p.net.discovery import resolve_host
+from barrel_p2p.net.dns import resolve_host
 from barrel_p2p.proto.identity import fingerprint_hex
 
 SEATS = 64  # commands of one user at the same moment; a guess

@@ -16,7 +16,8 @@ import shutil
 from collections.abc import Awaitable, Callable
 
 from barrel_p2p.errors import ConfigError, NotConnected
-from barrel_p2p.net.discovery import RESOLVE_TIMEOUT, Address, resolve_host
+from barrel_p2p.net.discovery import RESOLVE_TIMEOUT, Address
+from barrel_p2p.net.dns import resolve_host
 from barrel_p2p.term.types import Atom
 
 log = logging.getLogger("barrel_p2p.epmd")

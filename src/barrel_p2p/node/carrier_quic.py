@@ -11,6 +11,7 @@ from barrel_p2p.disk.directory import DataDir
 from barrel_p2p.disk.keys import KeyStore, NodeKeys, TrustStore
 from barrel_p2p.net import certificate
 from barrel_p2p.net.discovery import Discovery
+from barrel_p2p.net.dns import ServiceRecords
 from barrel_p2p.net.quic import Connection, QuicTransport
 from barrel_p2p.node.attempt import Attempt
 from barrel_p2p.node.carrier import MakeChannel, bind_host, first_that_answers, handshake_config, log
@@ -63,7 +64,13 @@ class QuicCarrier:
             max_message=options.max_message,
             make_channel=make_channel,
         )
-        self._discovery = Discovery(static=options.peers, directory=options.discovery_dir, own_port=options.listen_port)
+        self._discovery = Discovery(
+            static=options.peers,
+            backend=options.discover,
+            directory=options.discovery_dir,
+            services=ServiceRecords() if options.dns_srv else None,
+            own_port=options.listen_port,
+        )
         self._transport = QuicTransport(
             self._codec,
             exact_codec=self._exact_codec,

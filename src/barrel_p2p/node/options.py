@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from barrel_p2p.errors import ConfigError
+from barrel_p2p.net.discovery import Address, Backend
 
-Address = tuple[str, int]
 DEFAULT_COOKIE = "barrel_p2p"  # upstream's default
 
 
@@ -35,6 +35,12 @@ class Options:
     """Shared directory in which nodes of one host publish their ports (upstream's default); None switches it off."""
     peers: Mapping[str, Address] = field(default_factory=dict)
     """Static addresses by node name; the first thing asked when a node is dialled."""
+    discover: Backend | None = None
+    """Asked for the addresses of a node after ``peers``: gets its name, returns a list of ``(host, port)``, or None if
+    it does not know it; plain or async. Over ``inet_tcp`` epmd is asked instead."""
+    dns_srv: bool = False
+    """Ask DNS for the record ``_barrel-p2p._udp.HOST`` of a node's host, which gives the port too. Needs the ``dns``
+    extra."""
     cookie: str = DEFAULT_COOKIE
     """The shared secret of the distribution handshake. Never sent; over QUIC it comes on top of the Ed25519 keys, over
     ``inet_tcp`` it is all there is, so the default is refused there."""
@@ -144,3 +150,6 @@ class Options:
                 "peers",
                 f"peers[{name!r}] must be (host, port), not {address!r}",
             )
+
+
+__all__ = ["DEFAULT_COOKIE", "Address", "Options"]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from barrel_p2p.errors import ConfigError, NotConnected
-from barrel_p2p.net.discovery import Address, Discovery, parse_endpoint, resolve_host
+from barrel_p2p.net.discovery import Address, Discovery
+from barrel_p2p.net.dns import resolve_host
+from barrel_p2p.net.endpoint_files import parse_endpoint
 
 BOB = "bob@host.example"
 
