@@ -18,9 +18,12 @@ from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.process.gate import Gate
 from barrel_p2p.process.process import BoundedProcess, Process
 from barrel_p2p.proto.auth import Authenticated
+from barrel_p2p.proto.control import Op
 from barrel_p2p.term.types import Atom, Pid
 
 log = logging.getLogger("barrel_p2p.channel")
+
+_UNUSED = Atom("")  # a field of REG_SEND that was for a cookie
 
 Control = tuple[Any, ...]
 Batch = Sequence[tuple[Control, Any]]
@@ -45,6 +48,7 @@ class Channel:
         unlinks: Links being removed: (local pid, remote pid) -> id of the UNLINK_ID not yet acknowledged.
         number: What the table of connections knows it by.
         proven: What the key exchange proved, None on a carrier without one.
+        system_messages: How many of the messages were the library's own (membership, gossip), either way.
     """
 
     __slots__ = (
@@ -61,6 +65,7 @@ class Channel:
         "public_key",
         "received_messages",
         "sent_messages",
+        "system_messages",
         "unlinks",
         "waiting_for",
     )
@@ -91,6 +96,7 @@ class Channel:
         ] = {}  # full mailboxes on account of which we stopped reading
         self.sent_messages = 0
         self.received_messages = 0
+        self.system_messages = 0
         self._owner = owner
         self._high_water = high_water
         self._hard_limit = hard_limit
@@ -101,6 +107,16 @@ class Channel:
         self.sent_messages += 1
         if queued > self._high_water:
             self._busy(sender, queued)
+
+    def send_to_name(self, sender: Pid, name: Atom, message: Any) -> None:
+        """Send a message of the library's own to what has ``name`` over there; nobody is suspended for it."""
+        self.system_messages += 1
+        self.send(None, (int(Op.REG_SEND), sender, _UNUSED, name), message)
+
+    @property
+    def user_messages(self) -> int:
+        """Messages of the users' processes, either way."""
+        return self.sent_messages + self.received_messages - self.system_messages
 
     def _busy(self, sender: Process | None, queued: int) -> None:
         if queued > self._hard_limit:

@@ -25,6 +25,7 @@ _TO_PID = (int(Op.SEND_SENDER), int(Op.SEND))
 _ALIAS_SEND = int(Op.ALIAS_SEND)
 
 Handler = Callable[[Channel, Control, Any], None]
+Receiver = Callable[[Channel, Any], None]
 
 
 class Dispatch:
@@ -34,6 +35,7 @@ class Dispatch:
         self._runtime = runtime
         self._spawner = spawner
         self._unknown: set[int] = set()
+        self._receivers: dict[Atom, Receiver] = {}
         self._handlers: dict[int, Handler] = {
             Op.LINK: self._link,
             Op.SEND: self._send,
@@ -66,6 +68,11 @@ class Dispatch:
             Op.SPAWN_REPLY: spawner.reply_in,
             Op.SPAWN_REPLY_TT: spawner.reply_in,
         }
+
+    def deliver_to(self, name: Atom, receiver: Receiver) -> None:
+        """Give what other nodes send to ``name`` to a part of this node, with the channel it came on; no process can
+        have that name then. The receiver judges what it gets: a hostile message must not make it raise."""
+        self._receivers[name] = receiver
 
     def received(self, channel: Channel, batch: Batch) -> None:
         """Deliver a batch. The loop is the hot path of a node: sends to pids are handled in place."""
@@ -122,7 +129,16 @@ class Dispatch:
         self._runtime.deliver(control[2], message)
 
     def _reg_send(self, channel: Channel, control: Control, message: Any) -> None:
-        process = self._runtime.deliver_name(_name(control[3]), message)
+        name = _name(control[3])
+        receiver = self._receivers.get(name)
+        if receiver is not None:
+            channel.system_messages += 1
+            try:
+                receiver(channel, message)
+            except Exception:  # a bug of ours costs one message, not the channel
+                log.exception("internal error: %s's message to %s: %.200r", channel.name, name, message)
+            return
+        process = self._runtime.deliver_name(name, message)
         if process is not None and process.full:
             channel.wait_for_room(process)
 

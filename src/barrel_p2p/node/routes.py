@@ -25,6 +25,8 @@ from barrel_p2p.term.types import Atom
 
 log = logging.getLogger("barrel_p2p.connect")
 
+_INCOMPLETE = "not all that waited for the connection could be sent"
+
 SIGN_OF_LIFE_SECONDS = 1.0  # a guess: many round trips, yet short for a peer that waits to be let in
 
 
@@ -57,6 +59,7 @@ class Routes:
             asks=options.proto_dist == "inet_tcp",
         )
         self._channels: dict[Atom, Channel] = {}
+        self._retired: dict[Atom, Channel] = {}  # about to be closed: what is sent waits in ``_pending``
         self._pending: dict[Atom, Pending] = {}
         self._connections: dict[int, Attempt | AcceptingRole | Channel] = {}  # by the number the table knows them by
         self._timers: dict[Atom, asyncio.TimerHandle] = {}
@@ -87,7 +90,10 @@ class Routes:
         if channel is not None:
             return channel
         if name not in self._pending:
-            self._tell(event.Wanted(name))
+            if name in self._retired:
+                self._pending[name] = self._new_pending(name)
+            else:
+                self._tell(event.Wanted(name))
         return self._pending.get(name)
 
     def up(self, name: Atom) -> Channel | None:
@@ -95,7 +101,7 @@ class Routes:
 
     @property
     def channels(self) -> dict[Atom, Channel]:
-        return self._channels
+        return self._channels | self._retired
 
     async def connect(self, name: Atom) -> Channel:
         """The channel to ``name``. Raises NotConnected, AuthError or HandshakeError with what was tried."""
@@ -107,9 +113,22 @@ class Routes:
         return await asyncio.shield(route.future)
 
     def disconnect(self, name: Atom) -> bool:
-        connected = name in self._channels
+        connected = name in self._channels or name in self._retired
         self._tell(event.DisconnectAsked(name))
         return connected
+
+    def retire(self, name: Atom) -> Channel | None:
+        """Hold back what is sent to ``name``; returns its channel, which is about to be closed or restored."""
+        channel = self._channels.pop(name, None)
+        if channel is not None:
+            self._retired[name] = channel
+        return channel
+
+    def restore(self, name: Atom) -> None:
+        """Send on a retired channel again, first what was held back."""
+        channel = self._retired.pop(name, None)
+        if channel is not None and not self._use(name, channel):
+            channel.close(_INCOMPLETE)
 
     async def close(self) -> None:
         """Close every channel and end every attempt."""
@@ -187,8 +206,12 @@ class Routes:
                 log.exception("internal error: %s failed", order)
 
     def _queue(self, order: event.Queue) -> None:
-        self._pending[order.name] = Pending(
-            order.name,
+        if order.name not in self._pending:
+            self._pending[order.name] = self._new_pending(order.name)
+
+    def _new_pending(self, name: Atom) -> Pending:
+        return Pending(
+            name,
             self._codec,
             high_water=self._options.send_high_water,
             hard_limit=self._options.send_hard_limit,
@@ -224,7 +247,7 @@ class Routes:
         attempt.abort(order.why)
 
     def _probe(self, order: event.Probe) -> None:
-        self._track(self._loop.create_task(self._ask_for_sign(order, self._channels[order.name])))
+        self._track(self._loop.create_task(self._ask_for_sign(order, self.channels[order.name])))
 
     async def _ask_for_sign(self, order: event.Probe, channel: Channel) -> None:
         alive = True  # if the question fails by a bug, the name stays with whom it belongs to
@@ -236,12 +259,16 @@ class Routes:
     def _up(self, order: event.Up) -> None:
         channel = self._connections[order.connection]
         assert isinstance(channel, Channel)
-        self._channels[order.name] = channel
-        pending = self._pending.pop(order.name, None)
-        complete = pending is None or self._hand_over(pending, channel)
+        complete = self._use(order.name, channel)
         self._events.node_up(channel)
         if not complete:  # a gap in what was sent must not pass in silence: links and monitors fire
-            channel.close("not all that waited for the connection could be sent")
+            channel.close(_INCOMPLETE)
+
+    def _use(self, name: Atom, channel: Channel) -> bool:
+        """Send on ``channel`` from now on, first what waits; whether all of that could be sent."""
+        self._channels[name] = channel
+        pending = self._pending.pop(name, None)
+        return pending is None or self._hand_over(pending, channel)
 
     def _hand_over(self, pending: Pending, channel: Channel) -> bool:
         try:
@@ -257,8 +284,14 @@ class Routes:
         channel.close(order.why)
 
     def _down(self, order: event.Down) -> None:
-        del self._channels[order.name]
+        retired = self._retired.pop(order.name, None)
+        if retired is None:
+            del self._channels[order.name]
         self._events.node_down(order.name, order.why)
+        if retired is not None and order.name in self._pending:
+            self._tell(event.Wanted(order.name))
+            if self._stopped:
+                self._pending.pop(order.name).fail(NotConnected(f"{self._name} stopped"))
 
     def _give_up(self, order: event.GiveUp) -> None:
         pending = self._pending.pop(order.name, None)
