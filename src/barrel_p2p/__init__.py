@@ -43,6 +43,7 @@ from .errors import (
     StartError,
 )
 from .node.node import Node, PeerInfo, PeerStatistics, Statistics
+from .process import io
 from .process.api import (
     Timer,
     alias,
@@ -70,6 +71,7 @@ from .process.api import (
 from .process.call import call, cast, reply, stop
 from .process.child import ChildSpec
 from .process.gen_server import IGNORE, NOREPLY, GenServer, Reply, Stop
+from .process.io import group_leader
 from .process.names import global_, via
 from .process.supervisor import Supervisor
 from .term.types import Atom, BitString, Export, Fun, ImproperList, Pid, Port, Reference
@@ -123,6 +125,8 @@ __all__ = [
     "demonitor",
     "exit",
     "global_",
+    "group_leader",
+    "io",
     "is_alive",
     "link",
     "monitor",

@@ -126,7 +126,9 @@ class Dispatch:
     # --- sends ------------------------------------------------------------------------------------------------------
 
     def _send(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.deliver(control[2], message)
+        is_reply = type(message) is tuple and len(message) == 2 and type(message[0]) is ImproperList
+        if not (is_reply and self._runtime.deliver_reply(message)):
+            self._runtime.deliver(control[2], message)
 
     def _reg_send(self, channel: Channel, control: Control, message: Any) -> None:
         name = _name(control[3])

@@ -25,10 +25,13 @@ from barrel_p2p.node.net_kernel import NetKernel
 from barrel_p2p.node.options import Address, Options
 from barrel_p2p.node.peer_info import PeerInfo
 from barrel_p2p.node.remote import RemoteSignals
+from barrel_p2p.node.rex import Rex
 from barrel_p2p.node.routes import Routes
 from barrel_p2p.node.spawner import Spawner
+from barrel_p2p.node.user import MAX_WAITING, serve, to_stdout
 from barrel_p2p.process.call import call
 from barrel_p2p.process.current import current_process
+from barrel_p2p.process.names import Resolver
 from barrel_p2p.process.process import Process
 from barrel_p2p.process.runtime import Block, Runtime
 from barrel_p2p.proto.handshake import Connected
@@ -127,8 +130,12 @@ class Node:
             self.spawner = Spawner(runtime, codec, self.exports, self._routes.route)
             self._dispatch = Dispatch(runtime, self.spawner)
             runtime.remote = RemoteSignals(self._routes.route, runtime.pid, self.spawner)
+            runtime.far_resolver = self._far_names
+            output = options.on_output or to_stdout
+            runtime.user = runtime.spawn(serve, (output,), name="user", max_mailbox=MAX_WAITING).pid
             self.listen_address: Address = await self._carrier.start(creation, self._routes, self._make_channel)
             await NetKernel.start(name="net_kernel", node=self)
+            await Rex.start(runtime, self.spawner.guests, self.exports, name="rex", node=self)
         except BaseException:
             await self.stop()
             raise
@@ -257,6 +264,11 @@ class Node:
         from barrel_p2p.services.rpc import rpc
 
         return await rpc(self, validate_node_name(node), module, function, list(args), timeout)
+
+    def _far_names(self, module: Atom, peer: Atom) -> Resolver:
+        from barrel_p2p.services.far_names import FarNames
+
+        return FarNames(self, module, peer)
 
     # --- what the parts report --------------------------------------------------------------------------------------
 

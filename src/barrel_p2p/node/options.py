@@ -74,6 +74,9 @@ class Options:
     """The atom that ``None`` stands for: Erlang's habit or Elixir's."""
     on_address: Callable[[str, Address], Address] | None = None
     """Connect-time hook: gets the peer's name and resolved address, returns the address to dial (a relay, say)."""
+    on_output: Callable[[str], object] | None = None
+    """Takes the text that processes of this and other nodes print to ``user``. It is called in a thread, for many texts
+    at once. None: standard output."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:

@@ -20,16 +20,19 @@ from typing import Any
 from barrel_p2p.errors import (
     BarrelError,
     ConfigError,
+    EncodeError,
     Exit,
-    ExitReason,
     NameTaken,
     NodeDown,
     ProtocolError,
     RemoteError,
 )
 from barrel_p2p.node.channel import Channel, Control
-from barrel_p2p.node.exports import Exports, Undefined, error_term
+from barrel_p2p.node.exports import Exports, Undefined
+from barrel_p2p.node.guests import Guests, TooManyGuests
+from barrel_p2p.node.outcome import RETURN, execute, outcome_of
 from barrel_p2p.node.route import Route
+from barrel_p2p.process.current import current
 from barrel_p2p.process.process import Process
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.process.signals import Monitor
@@ -38,8 +41,6 @@ from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom, Pid, Reference
 
 log = logging.getLogger("barrel_p2p.spawn")
-
-MAX_SPAWNED_PER_PEER = 10_000  # live processes that one peer may have started here; a guess
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ class Spawner:
         self._exports = exports
         self._route = route
         self._requests: dict[Reference, _Request] = {}
-        self._spawned: dict[Atom, set[Process]] = {}
+        self.guests = Guests(runtime)
 
     # --- asking another node ----------------------------------------------------------------------------------------
 
@@ -100,7 +101,7 @@ class Spawner:
                 NodeDown((Atom("nodedown"), node), f"{node} is not reachable: this node stops")
             )
             return request.future
-        leader = caller.group_leader if caller is not None and caller.group_leader is not None else owner
+        leader = self._runtime.leader_of(caller if caller is not None else current.get())
         control = (int(Op.SPAWN_REQUEST), ref, owner, leader, (Atom(module), Atom(function_name), len(args)), options)
         self._requests[ref] = request
         sink = caller if down is None else down
@@ -166,19 +167,17 @@ class Spawner:
         if not (isinstance(message, list) and len(message) == arity):
             self._refuse(channel, ref, owner, Atom("badarg"))
             return
-        mine = self._spawned.setdefault(channel.name, set())
-        if len(mine) >= MAX_SPAWNED_PER_PEER:
-            log.warning("%s has %d processes running here; no more are spawned for it", channel.name, len(mine))
+        name = next((str(o[1]) for o in options if isinstance(o, tuple) and len(o) == 2 and o[0] == "name"), None)
+        arguments = (channel.name, str(module), str(function), message)
+        try:
+            process = self.guests.spawn(channel.name, self._run, arguments, leader=leader, name=name)
+        except TooManyGuests:
             self._refuse(channel, ref, owner, Atom("system_limit"))
             return
-        name = next((str(o[1]) for o in options if isinstance(o, tuple) and len(o) == 2 and o[0] == "name"), None)
-        try:
-            process = self._runtime.spawn(self._run, (channel.name, str(module), str(function), message), name=name)
         except NameTaken:
             self._refuse(channel, ref, owner, Atom("badarg"))
             return
         process.label = (Atom("spawned_by"), channel.name, module, function, arity)
-        process.group_leader = leader
         flags = 0
         for option in options:
             what = option[0] if isinstance(option, tuple) and option else option
@@ -188,19 +187,10 @@ class Spawner:
             elif what == "monitor":
                 self._runtime.monitor_in(owner, process.pid, ref)
                 flags |= SPAWN_FLAG_MONITOR
-        mine.add(process)
-        process.task.add_done_callback(lambda _: self._ended(channel.name, process))  # type: ignore[union-attr]
         channel.send(None, (int(Op.SPAWN_REPLY), ref, owner, flags, process.pid))
 
     def _refuse(self, channel: Channel, ref: Reference, owner: Pid, reason: Atom) -> None:
         channel.send(None, (int(Op.SPAWN_REPLY), ref, owner, 0, reason))
-
-    def _ended(self, node: Atom, process: Process) -> None:
-        mine = self._spawned.get(node)
-        if mine is not None:
-            mine.discard(process)
-            if not mine:
-                del self._spawned[node]
 
     async def _run(self, node: Atom, module: str, function: str, args: list[Any]) -> None:
         if module == "erpc" and function in ("execute_call", "execute_cast") and len(args) in (3, 4):
@@ -216,24 +206,16 @@ class Spawner:
         """``erpc:execute_call(Ref, M, F, A)``: the outcome is the exit reason. With three arguments it is a cast."""
         ref = args[0] if len(args) == 4 else None
         module, function, arguments = args[-3:]
-        outcome: tuple[Any, ...]
+        outcome = await execute(self._exports, module, function, arguments)
+        if outcome[0] != RETURN:
+            log.info("%s called %s:%s, which ended with %.500r", node, module, function, outcome[1])
+        if ref is None:
+            return
         try:
-            if not (isinstance(module, str) and isinstance(function, str) and isinstance(arguments, list)):
-                raise Exit(Atom("badarg"))
-            result = await self._exports.apply(module, function, arguments)
-            outcome = (ref, Atom("return"), result)
             self._codec.encode(outcome)
-        except Undefined as undefined:
-            log.info("%s called %s:%s/%d, which is not exported", node, module, function, len(arguments))
-            outcome = (ref, Atom("error"), Atom("undef"), undefined.stack)
-        except ExitReason as exit_:
-            outcome = (ref, Atom("exit"), exit_.reason)
-        except Exception as error:  # also a result that has no form as a term
-            outcome = (ref, Atom("error"), *error_term(error))
-        if ref is not None:
-            raise Exit(outcome)
-        if outcome[1] != "return":
-            log.warning("a cast of %s to %s:%s failed: %r", node, module, function, outcome[2])
+        except EncodeError as error:  # a result that has no form as a term
+            outcome = outcome_of(error)
+        raise Exit((ref, *outcome))
 
 
 def mfa_name(function: Any) -> tuple[str, str]:

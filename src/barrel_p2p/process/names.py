@@ -50,6 +50,10 @@ class ServerName:
         Raises:
             ConfigError: this node has no such service.
         """
+        if isinstance(self.registry, tuple):
+            if runtime.far_resolver is None:
+                raise ConfigError(f"{self!r}: this runtime has no network to ask {self.registry[1]} by")
+            return runtime.far_resolver(*self.registry)
         if isinstance(self.registry, str):
             try:
                 return runtime.name_resolvers[self.registry]
@@ -91,7 +95,9 @@ class ServerName:
         """What Erlang calls it in an exit reason: ``{global, Name}`` or ``{via, Registry, Name}``."""
         if self.registry == "global":
             return (Atom("global"), self.name)
-        registry = Atom(self.registry) if isinstance(self.registry, str) else Atom(type(self.registry).__name__)
+        registry: Any = self.registry
+        if not isinstance(registry, tuple):
+            registry = Atom(registry) if isinstance(registry, str) else Atom(type(registry).__name__)
         return (Atom("via"), registry, self.name)
 
     def __repr__(self) -> str:
@@ -104,7 +110,19 @@ def global_(name: Any) -> ServerName:
 
 
 def via(registry: Any, name: Any) -> ServerName:
-    """A name in ``registry``: an object with the methods of ``Resolver``, or the name of one the node knows."""
+    """A name in ``registry``.
+
+    >>> await call(via(("Elixir.Registry", "shop@127.0.0.1"), (Atom("Elixir.Shop.Names"), b"till")), "total")
+
+    Args:
+        registry: an object with the methods of ``Resolver``; the name of one the node knows; or ``(module, node)``, an
+            Erlang module with ``whereis_name/1`` on another node, which is asked by a remote call. Such a name works
+            where it can be awaited (``call``, ``stop``, names of servers), not in ``send``.
+        name: what that registry takes for a name.
+    """
+    if isinstance(registry, tuple):
+        module, node = registry
+        registry = (Atom(module), Atom(node))
     return ServerName(registry, name)
 
 

@@ -68,6 +68,10 @@ class Runtime(Signals):
         #: Active aliases of ours: a process (its mailbox takes the messages) or the future of a call (takes one reply).
         self.aliases: dict[tuple[int, ...], Process | asyncio.Future[Any]] = {}
         self.name_resolvers: dict[Any, Resolver] = {}
+        #: Makes the resolver of ``via((module, node), name)``; set by the node.
+        self.far_resolver: Callable[[Atom, Atom], Resolver] | None = None
+        #: The I/O server of this node, which leads every process that was not given another leader.
+        self.user: Pid | None = None
         self.timers: dict[asyncio.TimerHandle, None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._id = 0
@@ -112,6 +116,11 @@ class Runtime(Signals):
         return process
 
     process = find
+
+    def leader_of(self, process: Process | None) -> Pid:
+        """The group leader of a process, or of code that is none."""
+        leader = process.group_leader if process is not None and process.runtime is self else None
+        return leader or self.user or (self.pid if process is None else process.pid)
 
     # --- names ------------------------------------------------------------------------------------------------------
 
@@ -305,6 +314,9 @@ class Runtime(Signals):
         key, pid = self._new_pid()
         process = Process(self, pid) if max_mailbox is None else BoundedProcess(self, pid, max_mailbox, when_full)
         self.processes[key] = process
+        parent = current.get()
+        if parent is not None and parent.group_leader is not None and parent.runtime is self:
+            process.group_leader = parent.group_leader
         if name is not None:
             try:
                 self.register(name, pid)
@@ -366,19 +378,21 @@ class Runtime(Signals):
 
         Each gets an exit signal with ``reason`` (servers and supervisors take it as their parent's, so they terminate
         in order), then, after ``timeout`` seconds, ``kill``. Timers of ``send_after`` are cancelled. The links of the
-        caller are removed first, or the end of its own children would end it.
+        caller are removed first, or the end of its own children would end it. ``user`` ends last, so that what the
+        others print while they terminate is not lost.
         """
         mine = current.get()
         if mine is not None and mine.runtime is self:
             for pid in list(mine.links or ()):
                 self.unlink(mine, pid)
-        await self._end_all(reason, timeout)
-        await self._end_all(KILL, timeout)
+        for last in (False, True):
+            await self._end_all(reason, timeout, last)
+            await self._end_all(KILL, timeout, last)
         for timer in self.timers:
             timer.cancel()
         self.timers.clear()
 
-    async def _end_all(self, reason: Any, timeout: float) -> None:
+    async def _end_all(self, reason: Any, timeout: float, last: bool) -> None:
         deadline = self.loop.time() + timeout
         signalled: set[Process] = set()
         mine = current.get()
@@ -386,7 +400,7 @@ class Runtime(Signals):
             rest = [
                 process
                 for process in self.processes.values()
-                if process is not mine and not isinstance(process.steps, Block)
+                if process is not mine and not isinstance(process.steps, Block) and (last or process.pid != self.user)
             ]
             for process in rest:
                 if process not in signalled:

@@ -237,7 +237,7 @@ class ServerLoop:
 
 
 def _is_from(term: Any) -> bool:
-    return type(term) is tuple and len(term) == 2
+    return type(term) is tuple and len(term) == 2 and type(term[0]) is Pid
 
 
 def _is_orderly(reason: Any) -> bool:

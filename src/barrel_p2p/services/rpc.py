@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from barrel_p2p.errors import CallTimeout, NodeDown, RemoteError
-from barrel_p2p.node.exports import Undefined, error_term
+from barrel_p2p.node.outcome import outcome_of
 from barrel_p2p.term.types import Atom
 
 if TYPE_CHECKING:
@@ -16,21 +16,26 @@ if TYPE_CHECKING:
 async def rpc(node: Node, target: Atom, module: str, function: str, args: list[Any], timeout: float | None) -> Any:
     """Run ``module:function(*args)`` on ``target`` and return its result; see ``Node.rpc``."""
     if target == node.name:
-        return await _local(node, module, function, args)
+        return await _local(node, module, function, args, timeout)
     outcome, reason = await _ask(node, target, module, function, args, timeout)
     if outcome == "return":
         return reason[0]
     raise RemoteError(str(outcome), reason[0], reason[1] if len(reason) > 1 else None)
 
 
-async def _local(node: Node, module: str, function: str, args: list[Any]) -> Any:
+async def _local(node: Node, module: str, function: str, args: list[Any], timeout: float | None) -> Any:
     try:
-        return await node.exports.apply(module, function, args)
-    except Undefined as undefined:
-        raise RemoteError("error", Atom("undef"), undefined.stack) from None
+        async with asyncio.timeout(timeout) as limit:
+            return await node.exports.apply(module, function, args)
     except Exception as error:
-        reason, stack = error_term(error)
-        raise RemoteError("error", reason, stack) from error
+        if isinstance(error, TimeoutError) and limit.expired():
+            raise _late(node.name, module, function, timeout) from None
+        kind, reason, *stack = outcome_of(error)
+        raise RemoteError(str(kind), reason, stack[0] if stack else None) from error
+
+
+def _late(target: Atom, module: str, function: str, timeout: float | None) -> CallTimeout:
+    return CallTimeout(Atom("timeout"), f"{module}:{function} on {target} gave no result within {timeout} s")
 
 
 async def _ask(
@@ -57,8 +62,7 @@ async def _ask(
                 spawned.result()
             reason = await down
     except TimeoutError:
-        text = f"{module}:{function} on {target} gave no result within {timeout} s"
-        raise CallTimeout(Atom("timeout"), text) from None
+        raise _late(target, module, function, timeout) from None
     finally:
         node.spawner.abandon(request)
         monitor = runtime.watching.get(request.ids)

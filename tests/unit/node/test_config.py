@@ -23,9 +23,8 @@ def toml(tmp_path: Path, text: str) -> Path:
 
 
 def test_every_option_has_a_description_and_its_default_can_be_written() -> None:
-    assert set(Options.__dataclass_fields__) - set(TABLE) == {"discover", "on_address"}, (
-        "only functions can't be given as text"
-    )
+    functions = {"discover", "on_address", "on_output"}
+    assert set(Options.__dataclass_fields__) - set(TABLE) == functions, "only functions can't be given as text"
     for setting in SETTINGS:
         assert setting.description, setting.name
         if setting.default_text:
