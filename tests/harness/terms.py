@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from barrel_p2p.term.maps import TermMap, exact_key
@@ -64,3 +65,22 @@ def containers(items: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 def terms() -> st.SearchStrategy[Any]:
     """Values of every kind that both codecs know, but for funs, which only Erlang makes."""
     return st.recursive(leaves, containers, max_leaves=20)
+
+
+def many_terms(count: int) -> list[Any]:
+    """Different terms for tests that send many at once; others each time, so a failure has to show its term."""
+    found: list[Any] = []
+
+    @settings(
+        max_examples=-(-count // 10),
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.lists(terms(), min_size=10, max_size=10))
+    def collect(some: list[Any]) -> None:
+        found.extend(some)
+
+    collect()
+    return found[:count]

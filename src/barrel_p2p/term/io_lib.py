@@ -2,7 +2,8 @@
 
 Another node may ask for text in this form (``io:format`` sends the format and its arguments, not the text), so nothing
 here runs foreign code, and every text has a limit: past it comes ``...``. Departures from OTP: ``~p`` never breaks
-lines (as ``~0p``), pids and references show the name of their node, and ``~P`` and ``~W`` cut by depth alone.
+lines (as ``~0p``), ``~tp`` takes all of Unicode for printable (as ``erl +pc unicode``), pids and references show the
+name of their node, and ``~P`` and ``~W`` cut by depth alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ MAX_TEXT: Final = 1 << 20  # characters of one text; a guess: far above what peo
 
 _PLAIN_ATOM = re.compile(r"[a-zß-öø-ÿ][A-Za-z0-9_@À-ÖØ-öø-ÿ]*")
 _RESERVED = re.compile(
-    "after|and|andalso|band|begin|bnot|bor|bsl|bsr|bxor|case|catch|cond|div|else|end|fun|if|let|not|of|or|orelse|receive|"
+    "after|and|andalso|band|begin|bnot|bor|bsl|bsr|bxor|case|catch|cond|div|end|fun|if|let|not|of|or|orelse|receive|"
     "rem|try|when|xor"
 )
 _ESCAPES = {8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 27: "\\e", 92: "\\\\"}
@@ -150,7 +151,7 @@ def _write(text: _Text, term: Any, strings: bool, unicode: bool, depth: int) -> 
         text.add("<<" + "".join(f"{byte}," for byte in term.data[: text.left][:-1]))
         text.add(f"{term.data[-1] >> (8 - term.bits)}:{term.bits}>>")
     elif isinstance(term, (tuple, list, ImproperList)):
-        if strings and isinstance(term, list) and term and _is_text(term):
+        if strings and isinstance(term, list) and term and _is_text(term, unicode):
             text.add(_quote(map(int, term[: text.left + 1]), '"', unicode))
             return
         items: Any = term.elements if isinstance(term, ImproperList) else term
@@ -187,7 +188,7 @@ def _write_binary(text: _Text, data: bytes, strings: bool, unicode: bool) -> Non
             suffix = "" if decoded.isascii() else "/utf8"
             text.add("<<" + _quote(map(ord, decoded), '"', True) + suffix + ">>")
             return
-        if _is_text(data):
+        if _is_text(data, False):
             text.add("<<" + _quote(data, '"', unicode) + ">>")
             return
     text.add("<<" + ",".join(map(str, data)) + ">>")
@@ -198,7 +199,7 @@ def _printable_utf8(data: bytes) -> str | None:
         text = data.decode()
     except UnicodeDecodeError:
         return None
-    return text if all(_is_printable(ord(char)) or ord(char) > 255 for char in text) else None
+    return text if all(_is_printable(ord(char), True) for char in text) else None
 
 
 def _atom(name: str, unicode: bool) -> str:
@@ -247,12 +248,14 @@ def _float(value: float) -> str:
     return sign + (plain if len(plain) <= len(scientific) and abs(value) < 2**53 else scientific)
 
 
-def _is_printable(code: int) -> bool:
-    return 32 <= code < 127 or 160 <= code < 256 or 8 <= code <= 13 or code == 27
+def _is_printable(code: int, unicode: bool) -> bool:
+    if code < 256:
+        return 32 <= code < 127 or 160 <= code or 8 <= code <= 13 or code == 27
+    return unicode and (code < 0xD800 or 0xDFFF < code < 0xFFFE or 0xFFFF < code <= 0x10FFFF)
 
 
-def _is_text(items: Any) -> bool:
-    return all(type(code) is int and _is_printable(code) for code in items)
+def _is_text(items: Any, unicode: bool) -> bool:
+    return all(type(code) is int and code >= 0 and _is_printable(code, unicode) for code in items)
 
 
 def _is_char(code: int) -> bool:
@@ -314,7 +317,10 @@ def _numeric(what: str, term: Any, precision: int | None, args: list[Any]) -> st
         if what == "e":
             mantissa, exponent = f"{value:.{max(digits - 1, 1)}e}".split("e")
             return f"{mantissa}e{int(exponent):+d}"
-        return _numeric("f" if 0.1 <= abs(value) < 10_000 else "e", value, precision, args)
+        if not 0.1 <= abs(value) < 10_000:
+            return _numeric("e", value, precision, args)
+        places = sum(abs(value) >= power for power in (1, 10, 100, 1000))  # digits before the point count
+        return f"{value:.{max(digits - places, 1)}f}"
     if what in "bBxX+#":
         if type(term) is not int:
             raise ValueError(f"~{what} takes an integer, not {term!r:.100}")
