@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from barrel_p2p.disk.directory import DataDir
 from barrel_p2p.disk.keys import NodeKeys
@@ -38,6 +38,9 @@ from barrel_p2p.proto.handshake import Connected
 from barrel_p2p.proto.names import validate_node_name
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
+
+if TYPE_CHECKING:
+    from barrel_p2p.services.global_names import Global
 
 log = logging.getLogger("barrel_p2p.node")
 log_connect = logging.getLogger("barrel_p2p.connect")
@@ -92,6 +95,7 @@ class Node:
         self._runtime: Runtime | None = None
         self._carrier: Carrier | None = None
         self._block: Block | None = None
+        self._global: Global | None = None
         self._known_addresses: dict[Atom, Address] = {}
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -136,6 +140,7 @@ class Node:
             self.listen_address: Address = await self._carrier.start(creation, self._routes, self._make_channel)
             await NetKernel.start(name="net_kernel", node=self)
             await Rex.start(runtime, self.spawner.guests, self.exports, name="rex", node=self)
+            await self._start_services()
         except BaseException:
             await self.stop()
             raise
@@ -146,6 +151,11 @@ class Node:
             *self.listen_address,
             f"key {keys.fingerprint}" if keys is not None else "inet_tcp",
         )
+
+    async def _start_services(self) -> None:
+        from barrel_p2p.services.global_names import Global
+
+        self._global = await Global.start(self)
 
     async def stop(self) -> None:
         """End all processes, close all connections, release the port. Idempotent."""
@@ -170,6 +180,13 @@ class Node:
         if self._carrier is None or self._carrier.keys is None:
             raise AttributeError(f"{self.name} has no keys: it does not run, or its carrier is inet_tcp")
         return self._carrier.keys
+
+    @property
+    def global_(self) -> Global:
+        """Names that all connected nodes share: ``register_name``, ``whereis_name``, ..."""
+        if self._global is None:
+            raise ConfigError(f"{self.name} is not running: use `async with Node(...)`, or await node.start()")
+        return self._global
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -292,11 +309,13 @@ class Node:
     def node_up(self, channel: Channel) -> None:
         if self._carrier is not None and not self._carrier.tells_lost_links:
             Liveness(channel, self.runtime.pid, self.runtime.reference, self.options.net_ticktime_ms)
+        self.global_.node_up(channel)
         self._tell_monitors(_NODEUP, channel.name)
 
     def node_down(self, name: Atom, reason: str) -> None:
         log_connect.info("%s is down: %s", name, reason, extra={"peer": name})
         self.unreachable(name)
+        self.global_.node_down(name)
         self._tell_monitors(_NODEDOWN, name)
 
     def unreachable(self, name: Atom) -> None:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Resolver(Protocol):
     """A service that keeps names.
 
-    Its answers may be awaitables; then ``call`` and ``start`` can use it, ``send`` can't.
+    Its answers may be awaitables; then ``call`` and ``start`` can use it, ``send`` can't. One that takes the names of
+    the dead away by itself may say so by an attribute ``forgets_the_dead = True``.
     """
 
     def register_name(self, name: Any, pid: Pid) -> bool | Awaitable[bool]:
@@ -90,6 +91,10 @@ class ServerName:
         done = self.resolver(runtime).unregister_name(self.name)
         if inspect.isawaitable(done):
             await done
+
+    def forgets_the_dead(self, runtime: Runtime) -> bool:
+        """Whether a process that ends loses its name without asking: then nobody needs to take it away."""
+        return bool(getattr(self.resolver(runtime), "forgets_the_dead", False))
 
     def term(self) -> Any:
         """What Erlang calls it in an exit reason: ``{global, Name}`` or ``{via, Registry, Name}``."""

@@ -142,7 +142,8 @@ class ServerLoop:
 
     async def _unregister(self, name: ServerName) -> None:
         try:
-            await name.unregister(self.process.runtime)
+            if not name.forgets_the_dead(self.process.runtime):
+                await name.unregister(self.process.runtime)
         except Exception as error:
             logger.error("server %s: its name %r was not unregistered", self.process.pid, name, exc_info=error)
 
