@@ -1,0 +1,602 @@
+"""Who this node's neighbours are: HyParView, a partial view of the membership for each node, repaired by gossip.
+
+A pure machine. The driver tells what happened (a fact) and performs what it gets back (orders, in their order).
+After J. Leitao, J. Pereira, L. Rodrigues, "HyParView: a membership protocol for reliable gossip-based broadcast",
+DSN 2007; on the wire it is upstream's dialect (``hyparview_wire``).
+
+============  ======================================================================================================
+active view   at most ``active_size`` peers with a channel: broadcasts go to them. Links are symmetric: who is in our
+              view has us in its own, but for messages under way
+passive view  at most ``passive_size`` names that may take the place of a lost neighbour (``hyparview_passive``)
+pending       peers we try to win, and what for: ``join``, ``promote`` (fill a place), ``accept`` (of a walk that ended
+              here), ``rejoin`` (a neighbour lost before)
+lost          neighbours whose channel broke, at most ``MAX_LOST``: they are looked for again, which heals a split
+lingering     Erlang nodes that have us in their view although we don't have them in ours
+============  ======================================================================================================
+
+How nodes talk. A new node sends JOIN to a contact, which takes it in and sends FORWARD_JOIN on random walks; where a
+walk ends, that node asks the new one to be its neighbour. Who has a free place asks passive peers: NEIGHBOR, ``high``
+if it has nobody (never refused), else ``low`` (refused when full). Who needs a place drops a random peer: DISCONNECT.
+SHUFFLE exchanges names.
+
+Between Python nodes the paper holds, with these departures:
+
+- NEIGHBOR has an answer, and is sent after the channel is up; both sides add each other on the answer. An answer nobody
+  waits for gets a DISCONNECT, so that a late one leaves no one-sided link. So does a shuffle of a stranger.
+- The end of a walk asks the new node with ``low`` before it drops somebody: the new node may be full by then.
+- Several places are filled at a time. Refusals are limited to ``active_size`` a shuffle period while there is a
+  neighbour: each costs a connection.
+- Every hop of a shuffle merges and answers it, to the hop before (upstream's way): no connection is made for it.
+- A peer that fails stays a candidate with a growing wait (upstream's ``max_fail_count``, ``base_backoff_ms``), and
+  neighbours that were lost are looked for again after a minute: the paper forgets them, and a split never heals.
+
+An Erlang node (upstream) loses its views when it has to fill a place: the promotion crashes its server. So we never
+make it need one, nor rely on more than it does (the numbers are used in the comments below and in the tests):
+
+1. join: NEIGHBOR low first, then ask for names; JOIN, which evicts somebody over there, only if all that fails, and
+   once a channel. 2. the end of a walk connects and asks. 3. connect first, ask then. 4. NEIGHBOR is answered at once.
+5. no DISCONNECT, no ``high``; eviction is silent (the peer *lingers*) and leaving closes the channel.
+6. a ``low`` to Erlang neighbours with each shuffle brings us back into a view that was lost; a refusal means nothing.
+7. after leaving NEIGHBOR is refused. 8. traffic of a stranger is a hint that it has us in its view.
+9. hops are clamped. 10. few names are told, only of nodes we are connected to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, ClassVar, Final, Literal
+
+from barrel_p2p.proto.hyparview_config import ERLANG_SAMPLE, FILL_DELAY, HyParViewConfig
+from barrel_p2p.proto.hyparview_events import (
+    Connect,
+    ConnectFailed,
+    Disconnect,
+    DownReason,
+    Fact,
+    ForwardJoin,
+    Join,
+    JoinFailed,
+    JoinRequested,
+    Kind,
+    LeaveRequested,
+    Left,
+    Message,
+    MessageReceived,
+    Neighbor,
+    NeighborReply,
+    Notify,
+    Order,
+    PeerConnected,
+    PeerDown,
+    PeerLingers,
+    PeerLost,
+    PeerUp,
+    Release,
+    Send,
+    Shuffle,
+    ShuffleReply,
+    Started,
+    StartTimer,
+    StopTimer,
+    TimerFired,
+    TrafficSeen,
+)
+from barrel_p2p.proto.hyparview_pace import Lost, Pace
+from barrel_p2p.proto.hyparview_passive import PassiveView, some_of
+
+Purpose = Literal["join", "promote", "accept", "rejoin"]
+
+JOIN_INTERVAL: Final = 1.0  # seconds between two JOINs of a peer, each of which costs us a walk per neighbour; a guess
+FIRST_CONTACT: Final = 1.0  # seconds until a contact is tried once there is no neighbour (upstream's)
+SHUFFLED_ACTIVE: Final = 3  # active peers in a shuffle (the paper's)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An attempt to win a peer. ``asked``: it is connected, and NEIGHBOR was sent."""
+
+    purpose: Purpose
+    deadline: float
+    asked: bool = False
+    names_asked: bool = False  # of an Erlang contact that had no room
+
+
+class HyParView:
+    """The membership of one node::
+
+        orders = hyparview.handle(PeerLost("bob@host"), now=loop.time())
+
+    Args:
+        name: our node name.
+        config: the settings.
+        rng: where all randomness comes from.
+    """
+
+    __slots__ = (
+        "_active", "_full", "_joined", "_joins", "_kinds", "_left", "_lingering", "_lost", "_neighbor_timeout", "_now",
+        "_out", "_pace", "_passive", "_pending", "_pending_at", "_pending_timeout", "_refusals", "_rng", "_sent",
+        "_started", "config", "name",
+    )  # fmt: skip
+
+    def __init__(self, name: str, config: HyParViewConfig, *, rng: Random) -> None:
+        self.name = name
+        self.config = config
+        self._rng = rng
+        self._full = config.active_size
+        self._pending_timeout = config.pending_timeout_ms / 1000
+        self._neighbor_timeout = config.neighbor_timeout_ms / 1000
+        self._active: dict[str, Kind] = {}
+        self._passive = PassiveView(config, rng)
+        self._kinds: dict[str, Kind] = {}  # of every peer there is a channel to
+        self._pending: dict[str, _Pending] = {}
+        self._pending_at: float | None = None  # when the timer ``pending`` fires
+        self._lingering: dict[str, None] = {}
+        self._joined: dict[str, None] = {}  # Erlang peers that got a JOIN on the channel there is
+        self._joins: dict[str, float] = {}  # when a connected peer sent JOIN
+        self._lost = Lost(config, rng)
+        self._pace = Pace(config)
+        self._refusals = 0  # since the last shuffle
+        self._sent: list[str] = []  # names in our last shuffle
+        self._started = self._left = False
+        self._out: list[Order] = []
+        self._now = 0.0
+
+    def handle(self, fact: Fact, *, now: float) -> list[Order]:
+        """Take a fact (``now`` in monotonic seconds); perform what comes back, in order."""
+        out: list[Order] = []
+        self._out = out
+        self._now = now
+        self._facts[type(fact)](self, fact)
+        return out
+
+    @property
+    def active(self) -> list[str]:
+        """The active view, longest members first."""
+        return list(self._active)
+
+    @property
+    def passive(self) -> list[str]:
+        """The passive view."""
+        return list(self._passive.names)
+
+    def needs(self, peer: str) -> bool:
+        """Whether the channel to ``peer`` is in use by the membership."""
+        return peer in self._active or peer in self._pending or peer in self._lingering
+
+    # --- what the node tells ------------------------------------------------------------------------------------------
+
+    def _start(self, fact: Started) -> None:
+        self._started = True
+        self._left = False
+        self._start_shuffles()
+        self._start_contacts(FIRST_CONTACT)
+
+    def _join_requested(self, fact: JoinRequested) -> None:
+        if not self._started or self._left:
+            self._start(Started())
+        if fact.peer != self.name and fact.peer not in self._active:
+            self._attempt(fact.peer, "join")
+
+    def _leave(self, fact: LeaveRequested) -> None:
+        for peer, kind in self._active.items():
+            if kind == "python":
+                self._send(peer, Disconnect())
+            self._out.append(Release(peer, close=kind == "erlang"))  # rule 5
+        for peer in self._lingering:
+            if peer not in self._active:
+                self._out.append(Release(peer, close=True))
+        for peer in self._pending:
+            if peer in self._kinds:
+                self._out.append(Release(peer))
+        self._active.clear()
+        self._passive.clear()
+        self._lingering.clear()
+        self._pending.clear()
+        self._pending_at = None
+        self._lost.clear()
+        self._left = True
+        self._out += [StopTimer("shuffle"), StopTimer("contact"), StopTimer("fill"), StopTimer("pending")]
+        self._out.append(Notify(Left()))
+
+    def _peer_connected(self, fact: PeerConnected) -> None:
+        peer = fact.peer
+        self._kinds[peer] = fact.kind
+        pending = self._pending.get(peer)
+        if pending is not None and not pending.asked:
+            self._ask(peer, pending)
+
+    def _connect_failed(self, fact: ConnectFailed) -> None:
+        if fact.peer in self._pending:
+            self._pace.count(self._now)
+            self._attempt_failed(fact.peer, "no connection could be made")
+            self._fill()
+
+    def _peer_lost(self, fact: PeerLost) -> None:
+        peer = fact.peer
+        self._kinds.pop(peer, None)
+        self._lingering.pop(peer, None)
+        self._joined.pop(peer, None)
+        self._joins.pop(peer, None)
+        if peer in self._pending:
+            self._attempt_failed(peer, "the connection was lost")
+        if peer in self._active:
+            self._pace.count(self._now)
+            self._remove(peer, "nodedown")
+            self._passive.add(peer, self._now)
+            self._passive.failed(peer, self._now)
+            self._lost.add(peer, self._now)
+        if not self._left:
+            self._fill()
+
+    def _traffic_seen(self, fact: TrafficSeen) -> None:
+        peer = fact.peer
+        if self._left or self._kinds.get(peer) != "erlang" or peer in self._active or peer in self._pending:
+            return
+        if len(self._active) < self._full:  # rule 8
+            self._attempt(peer, "promote")
+
+    # --- attempts to win a peer ---------------------------------------------------------------------------------------
+
+    def _attempt(self, peer: str, purpose: Purpose) -> None:
+        pending = self._pending.get(peer)
+        if pending is not None:
+            if purpose == "join":
+                pending.purpose = "join"
+            return
+        pending = self._pending[peer] = _Pending(purpose, self._now + self._pending_timeout)
+        if peer in self._kinds:
+            self._ask(peer, pending)
+        else:
+            self._out.append(Connect(peer))
+            self._wake_at(pending.deadline)
+
+    def _ask(self, peer: str, pending: _Pending) -> None:
+        """The channel is up (rule 3): say what we want."""
+        if self._kinds[peer] == "python":
+            if pending.purpose == "join":
+                self._send(peer, Join())
+                self._add(peer)
+                return
+            self._send(peer, Neighbor(high=pending.purpose == "rejoin" or not self._active))
+        else:
+            self._send(peer, Neighbor(high=False))  # rules 1, 2 and 5
+            if peer in self._lingering:
+                self._add(peer)
+                return
+        pending.asked = True
+        pending.deadline = self._now + self._neighbor_timeout
+        self._wake_at(pending.deadline)
+
+    def _refused(self, peer: str, why: str) -> None:
+        """A peer that was asked said no, or nothing."""
+        pending = self._pending[peer]
+        if pending.purpose == "join" and self._kinds.get(peer) == "erlang" and not self._active:
+            if not pending.names_asked:  # rule 1: an answer has as many names as the question
+                pending.names_asked = True
+                pending.deadline = self._now + self._neighbor_timeout
+                self._wake_at(pending.deadline)
+                self._send(peer, Shuffle(0, (self.name,) * self.config.shuffle_length))
+                return
+            if peer not in self._joined:
+                self._joined[peer] = None
+                self._send(peer, Join())
+                self._add(peer)
+                return
+        self._attempt_failed(peer, why)
+
+    def _attempt_failed(self, peer: str, why: str) -> None:
+        pending = self._pending.pop(peer)
+        if pending.purpose == "join":
+            if not self._active:
+                self._out.append(Notify(JoinFailed(peer, f"{peer}: {why}")))
+        elif pending.purpose == "promote":
+            self._passive.failed(peer, self._now)
+        elif pending.purpose == "rejoin":
+            self._lost.failed(peer, self._now)
+        if peer in self._kinds and not self.needs(peer):
+            self._out.append(Release(peer))
+
+    def _wake_at(self, deadline: float) -> None:
+        if self._pending_at is None or deadline < self._pending_at:
+            self._pending_at = deadline
+            self._out.append(StartTimer("pending", deadline))
+
+    def _pending_tick(self) -> None:
+        self._pending_at = None
+        for peer in [p for p, pending in self._pending.items() if pending.deadline <= self._now]:
+            if self._pending[peer].asked:
+                self._refused(peer, "it does not answer")
+            else:
+                self._attempt_failed(peer, "it could not be reached in time")
+        if self._pending:
+            self._wake_at(min(pending.deadline for pending in self._pending.values()))
+        self._fill()
+
+    def _fill(self) -> None:
+        """Try passive peers, as many at a time as there are free places."""
+        if self._left:
+            return
+        free = self._full - len(self._active)
+        if free <= 0:
+            return
+        if self._active and self._refusals >= self._full:
+            return
+        free -= sum(pending.purpose in ("promote", "join") for pending in self._pending.values())
+        while free > 0:
+            peer = self._passive.candidate(self._now, self._pending)
+            if peer is None:
+                return
+            self._attempt(peer, "promote")
+            free -= 1
+
+    # --- the active view ----------------------------------------------------------------------------------------------
+
+    def _add(self, peer: str) -> None:
+        """Take a connected peer into the active view; a full one gives up a random member for it."""
+        self._pending.pop(peer, None)
+        if peer in self._active:
+            return
+        if len(self._active) >= self._full:
+            self._evict(self._one_of(list(self._active)))
+        kind = self._active[peer] = self._kinds[peer]
+        self._passive.discard(peer)
+        self._lingering.pop(peer, None)
+        self._lost.discard(peer)
+        self._out.append(Notify(PeerUp(peer, kind)))
+
+    def _evict(self, peer: str) -> None:
+        if self._active[peer] == "python":
+            self._send(peer, Disconnect())
+            self._remove(peer, "dropped")
+            self._out.append(Release(peer))
+        else:  # rule 5
+            self._remove(peer, "dropped")
+            self._linger(peer)
+        self._passive.add(peer, self._now)
+        self._passive.refused(peer, self._now, self._pace.period)
+
+    def _linger(self, peer: str) -> None:
+        if peer not in self._lingering:
+            self._lingering[peer] = None
+            self._out.append(Notify(PeerLingers(peer)))
+
+    def _remove(self, peer: str, reason: DownReason) -> None:
+        del self._active[peer]
+        self._out.append(Notify(PeerDown(peer, reason)))
+        if not self._active:
+            self._start_contacts(FIRST_CONTACT)
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    def _received(self, fact: MessageReceived) -> None:
+        message = fact.message
+        peer = fact.peer
+        if peer not in self._kinds:
+            return  # its channel is gone
+        if self._left:
+            self._answer_after_leaving(peer, message)
+        else:
+            self._messages[type(message)](self, peer, message)
+
+    def _answer_after_leaving(self, peer: str, message: Message) -> None:
+        if isinstance(message, Neighbor):
+            self._send(peer, NeighborReply(False))  # rule 7
+        elif isinstance(message, Join | Shuffle) and self._kinds[peer] == "python":
+            self._send(peer, Disconnect())
+
+    def _join(self, peer: str, message: Join) -> None:
+        if self._now - self._joins.get(peer, -JOIN_INTERVAL) < JOIN_INTERVAL:
+            return
+        self._joins[peer] = self._now
+        self._pace.count(self._now)
+        if peer not in self._active:
+            self._add(peer)
+        walk = ForwardJoin(peer, self.config.arwl)
+        for other in self._active:
+            if other != peer:
+                self._send(other, walk)
+
+    def _forward_join(self, peer: str, message: ForwardJoin) -> None:
+        joiner, ttl = message.joiner, min(message.ttl, self.config.arwl)  # rule 9
+        if joiner == self.name:
+            return
+        if joiner not in self._active:
+            if ttl <= 0 or len(self._active) <= 1:
+                self._accept(joiner)
+                return
+            if ttl == self.config.prwl or self._passive.has_room():
+                self._passive.add(joiner, self._now)
+                if len(self._active) < self._full:
+                    self._out.append(StartTimer("fill", self._now + FILL_DELAY))
+        elif ttl <= 0:
+            return
+        # an Erlang node adds a walk that ends there to its passive view only: not where it should end (rule 10)
+        others = [p for p, kind in self._active.items() if p != peer and p != joiner and (ttl > 1 or kind == "python")]
+        if others:
+            self._send(self._one_of(others), ForwardJoin(joiner, ttl - 1))
+        elif joiner not in self._active:
+            self._accept(joiner)
+
+    def _accept(self, joiner: str) -> None:
+        """A walk ends here. Attempts are bounded, since any peer can send walks."""
+        if len(self._pending) < 2 * self._full:
+            self._attempt(joiner, "accept")
+        else:
+            self._passive.add(joiner, self._now)
+
+    def _disconnect(self, peer: str, message: Disconnect) -> None:
+        self._lingering.pop(peer, None)
+        if peer in self._active:
+            self._pace.count(self._now)
+            self._remove(peer, "graceful")
+            self._passive.add(peer, self._now)
+            self._passive.refused(peer, self._now, self._pace.period)
+            self._out.append(Release(peer))
+            self._fill()
+
+    def _neighbor(self, peer: str, message: Neighbor) -> None:
+        accept = peer in self._active or message.high or len(self._active) < self._full
+        self._send(peer, NeighborReply(accept))  # rule 4
+        if accept and peer not in self._active:
+            self._add(peer)
+
+    def _neighbor_reply(self, peer: str, message: NeighborReply) -> None:
+        pending = self._pending.get(peer)
+        asked = pending is not None and pending.asked
+        if not message.accept:
+            if pending is not None and asked:
+                self._refusals += 1
+                if pending.purpose == "promote":
+                    del self._pending[peer]
+                    self._passive.refused(peer, self._now, self._pace.period)
+                    self._out.append(Release(peer))
+                else:
+                    self._refused(peer, "it has no room for another neighbour")
+                self._fill()
+            return  # else the answer of a full Erlang node to rule 6
+        if peer in self._active:
+            return
+        if pending is not None and asked and (pending.purpose != "promote" or len(self._active) < self._full):
+            self._add(peer)
+            return
+        self._pending.pop(peer, None)  # an answer that comes too late: the place is taken, or nobody waits for it
+        if self._kinds[peer] == "python":
+            self._send(peer, Disconnect())
+            self._out.append(Release(peer))
+        elif len(self._active) < self._full:
+            self._add(peer)
+        else:
+            self._linger(peer)
+
+    # --- exchange of names --------------------------------------------------------------------------------------------
+
+    def _shuffle(self, peer: str, message: Shuffle) -> None:
+        kind = self._kinds[peer]
+        if peer not in self._active and peer not in self._pending:
+            self._shuffled_by_stranger(peer, kind)
+        names = message.peers
+        if kind == "python":
+            mine = self._passive.sample(len(names), peer)
+            if len(mine) < len(names):
+                mine += some_of(list(self._active), len(names) - len(mine), peer, self._rng)
+        else:
+            mine = self._sample_for_erlang(peer)[: len(names)]
+        self._send(peer, ShuffleReply(tuple(mine)))
+        self._merge(names, mine)
+        ttl = min(message.ttl, self.config.arwl)  # rule 9
+        if ttl > 0:
+            others = [p for p, kind in self._active.items() if p != peer and kind == "python"]  # rule 10
+            if others:
+                self._send(self._one_of(others), Shuffle(ttl - 1, names))
+
+    def _shuffled_by_stranger(self, peer: str, kind: Kind) -> None:
+        """Who shuffles with us has us in its view."""
+        if kind == "python":
+            self._send(peer, Disconnect())
+        elif len(self._active) < self._full:
+            self._add(peer)
+        else:
+            self._linger(peer)
+
+    def _shuffle_reply(self, peer: str, message: ShuffleReply) -> None:
+        self._merge(message.peers, self._sent)
+
+    def _merge(self, names: tuple[str, ...], sent: list[str]) -> None:
+        add, now, active, me = self._passive.add, self._now, self._active, self.name
+        for name in names:
+            if name not in active and name != me:
+                add(name, now, sent)
+        if len(active) < self._full:
+            self._fill()
+
+    def _sample_for_erlang(self, peer: str) -> list[str]:
+        return [self.name, *some_of(list(self._active), ERLANG_SAMPLE - 1, peer, self._rng)]  # rule 10
+
+    # --- timers -------------------------------------------------------------------------------------------------------
+
+    def _timer_fired(self, fact: TimerFired) -> None:
+        if self._left or not self._started:
+            return
+        if fact.timer == "shuffle":
+            self._shuffle_tick()
+        elif fact.timer == "pending":
+            self._pending_tick()
+        elif fact.timer == "contact":
+            self._contact_tick()
+        else:
+            self._fill()
+
+    def _shuffle_tick(self) -> None:
+        self._refusals = 0
+        if self._active:
+            self._start_shuffle(self._one_of(list(self._active)))
+            for peer, kind in self._active.items():
+                if kind == "erlang":
+                    self._send(peer, Neighbor(high=False))  # rule 6
+        if self._pace.cleanup_due(self._now):
+            self._passive.expire(self._now)
+        lost = self._lost.due(self._now)
+        if lost is not None:
+            self._attempt(lost, "rejoin")
+        self._fill()
+        self._start_shuffles()
+
+    def _start_shuffle(self, target: str) -> None:
+        if self._active[target] == "python":
+            names = [self.name, *some_of(list(self._active), SHUFFLED_ACTIVE, target, self._rng)]
+            self._sent = self._passive.sample(self.config.shuffle_length - len(names), target)
+            self._send(target, Shuffle(self.config.prwl, (*names, *self._sent)))
+        else:
+            self._sent = []
+            self._send(target, Shuffle(0, tuple(self._sample_for_erlang(target))))
+
+    def _start_shuffles(self) -> None:
+        wait = self._pace.next_period(self._now) * (0.9 + self._rng.random() / 5)
+        self._out.append(StartTimer("shuffle", self._now + wait))
+
+    def _contact_tick(self) -> None:
+        if self._active:
+            return
+        contacts = [p for p in self.config.contact_nodes if p != self.name and p not in self._pending]
+        if contacts:
+            self._attempt(self._one_of(contacts), "join")
+        self._start_contacts(self.config.contact_retry_ms / 1000)
+
+    def _start_contacts(self, wait: float) -> None:
+        if self.config.contact_nodes and self._started and not self._left:
+            wait = min(wait, self.config.contact_retry_ms / 1000)
+            self._out.append(StartTimer("contact", self._now + wait * (0.75 + self._rng.random() / 2)))
+
+    # --- small things -------------------------------------------------------------------------------------------------
+
+    def _send(self, peer: str, message: Message) -> None:
+        self._out.append(Send(peer, message))
+
+    def _one_of(self, names: list[str]) -> str:
+        return names[int(self._rng.random() * len(names))]
+
+    _facts: ClassVar[dict[type, Callable[[HyParView, Any], None]]] = {
+        Started: _start,
+        JoinRequested: _join_requested,
+        PeerConnected: _peer_connected,
+        ConnectFailed: _connect_failed,
+        PeerLost: _peer_lost,
+        MessageReceived: _received,
+        TrafficSeen: _traffic_seen,
+        TimerFired: _timer_fired,
+        LeaveRequested: _leave,
+    }
+    _messages: ClassVar[dict[type, Callable[[HyParView, str, Any], None]]] = {
+        Join: _join,
+        ForwardJoin: _forward_join,
+        Disconnect: _disconnect,
+        Neighbor: _neighbor,
+        NeighborReply: _neighbor_reply,
+        Shuffle: _shuffle,
+        ShuffleReply: _shuffle_reply,
+    }
+
+
+__all__ = ["HyParView"]
