@@ -18,12 +18,10 @@ from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.process.gate import Gate
 from barrel_p2p.process.process import BoundedProcess, Process
 from barrel_p2p.proto.auth import Authenticated
-from barrel_p2p.proto.control import Op
+from barrel_p2p.proto.control import reg_send
 from barrel_p2p.term.types import Atom, Pid
 
 log = logging.getLogger("barrel_p2p.channel")
-
-_UNUSED = Atom("")  # a field of REG_SEND that was for a cookie
 
 Control = tuple[Any, ...]
 Batch = Sequence[tuple[Control, Any]]
@@ -111,7 +109,7 @@ class Channel:
     def send_to_name(self, sender: Pid, name: Atom, message: Any) -> None:
         """Send a message of the library's own to what has ``name`` over there; nobody is suspended for it."""
         self.system_messages += 1
-        self.send(None, (int(Op.REG_SEND), sender, _UNUSED, name), message)
+        self.send(None, reg_send(sender, name), message)
 
     @property
     def user_messages(self) -> int:

@@ -14,13 +14,18 @@ from barrel_p2p.disk.directory import DataDir
 from barrel_p2p.disk.keys import NodeKeys
 from barrel_p2p.errors import BarrelError, ConfigError
 from barrel_p2p.net.connection import Connection
+from barrel_p2p.net.contacts import Contacts
 from barrel_p2p.node.carrier import Carrier
 from barrel_p2p.node.carrier_quic import QuicCarrier
 from barrel_p2p.node.carrier_tcp import TcpCarrier
 from barrel_p2p.node.channel import Batch, Channel
 from barrel_p2p.node.dispatch import Dispatch
 from barrel_p2p.node.exports import Exports
+from barrel_p2p.node.gossip import Gossip
+from barrel_p2p.node.idle import NAME as IDLE_CHANNELS
+from barrel_p2p.node.idle import IdleChannels
 from barrel_p2p.node.liveness import Liveness
+from barrel_p2p.node.membership import MEMBERSHIP_OPTIONS, Membership
 from barrel_p2p.node.net_kernel import NetKernel
 from barrel_p2p.node.options import Address, Options
 from barrel_p2p.node.peer_info import PeerInfo
@@ -32,10 +37,14 @@ from barrel_p2p.node.user import MAX_WAITING, serve, to_stdout
 from barrel_p2p.process.call import call
 from barrel_p2p.process.current import current_process
 from barrel_p2p.process.names import Resolver
-from barrel_p2p.process.process import Process
 from barrel_p2p.process.runtime import Block, Runtime
+from barrel_p2p.process.subscribers import Subscribers
+from barrel_p2p.proto import hyparview_wire, plumtree_wire
 from barrel_p2p.proto.handshake import Connected
+from barrel_p2p.proto.hyparview_config import HyParViewConfig
+from barrel_p2p.proto.hyparview_events import TrafficSeen
 from barrel_p2p.proto.names import validate_node_name
+from barrel_p2p.proto.plumtree_config import PlumtreeConfig
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
 
@@ -91,12 +100,14 @@ class Node:
         self.options = Options.of(options)
         self.exports = Exports()
         self._data_dir = DataDir(self.options.data_dir or Path("data") / self.name)
-        self._monitors: dict[Process, None] = {}
+        self._monitors = Subscribers()
         self._runtime: Runtime | None = None
         self._carrier: Carrier | None = None
         self._block: Block | None = None
         self._global: Global | None = None
         self._known_addresses: dict[Atom, Address] = {}
+        self._contacts = Contacts(self.options.contact_nodes, self.name)
+        self._overlay_runs = False
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -138,6 +149,7 @@ class Node:
             output = options.on_output or to_stdout
             runtime.user = runtime.spawn(serve, (output,), name="user", max_mailbox=MAX_WAITING).pid
             self.listen_address: Address = await self._carrier.start(creation, self._routes, self._make_channel)
+            self._start_overlay(exact_codec)
             await NetKernel.start(name="net_kernel", node=self)
             await Rex.start(runtime, self.spawner.guests, self.exports, name="rex", node=self)
             await self._start_services()
@@ -152,6 +164,39 @@ class Node:
             f"key {keys.fingerprint}" if keys is not None else "inet_tcp",
         )
 
+    def _start_overlay(self, codec: Codec) -> None:
+        options, routes, runtime = self.options, self._routes, self.runtime
+        self._idle = IdleChannels(
+            routes,
+            runtime,
+            self._needed,
+            sweep_ms=options.dist_gc_sweep_period_ms,
+            min_age_ms=options.dist_gc_min_age_ms,
+        )
+        self._membership = Membership(
+            self.name,
+            HyParViewConfig(**{name: getattr(options, name) for name in MEMBERSHIP_OPTIONS}),
+            routes,
+            runtime,
+            self._idle,
+            address=self.listen_address,
+            contacts=self._contacts,
+            learn_address=self._known_addresses.__setitem__,
+            tell_broadcast=lambda what: self._gossip.tell(what),
+            tcp=options.proto_dist == "inet_tcp",
+        )
+        self._gossip = Gossip(
+            self.name, PlumtreeConfig(), routes, runtime, codec, lambda peer: self._membership.tell(TrafficSeen(peer))
+        )
+        self._dispatch.deliver_to(hyparview_wire.PROCESS, self._membership.received)
+        self._dispatch.deliver_to(plumtree_wire.PROCESS, self._gossip.received)
+        self._dispatch.deliver_to(IDLE_CHANNELS, self._idle.received)
+        self._overlay_runs = True
+        self._membership.start()
+
+    def _needed(self, peer: Atom) -> bool:
+        return self._membership.needs(peer)
+
     async def _start_services(self) -> None:
         from barrel_p2p.services.global_names import Global
 
@@ -165,6 +210,10 @@ class Node:
                 stack.push_async_callback(self._carrier.close)
             if self._runtime is not None:
                 stack.push_async_callback(self._routes.close)
+                if self._overlay_runs:
+                    stack.callback(self._idle.stop)
+                    stack.callback(self._gossip.stop)
+                    stack.callback(self._membership.stop)
                 stack.push_async_callback(self._runtime.stop)
 
     @property
@@ -230,11 +279,10 @@ class Node:
 
     def monitor_nodes(self, on: bool = True) -> None:
         """The current process gets ``("nodeup", node)`` and ``("nodedown", node)`` from now on, or no longer."""
-        process = current_process()
         if on:
-            self._monitors[process] = None
+            self._monitors.add(current_process())
         else:
-            self._monitors.pop(process, None)
+            self._monitors.remove(current_process())
 
     def peer_info(self, name: str) -> PeerInfo | None:
         """What is known about a connected node: address, key, clock, flags. None if it is not connected."""
@@ -255,6 +303,62 @@ class Node:
                 for name, channel in self._routes.channels.items()
             },
         )
+
+    # --- the overlay ------------------------------------------------------------------------------------------------
+
+    async def join(self, seed: str, address: Address | None = None) -> None:
+        """Join the overlay of a cluster through one of its nodes.
+
+        ::
+
+            await node.join("seed@10.0.0.1")
+
+        The node gets a few neighbours, its active view, and is reachable from everywhere at once. With the option
+        ``contact_nodes`` it joins by itself, and again whenever it has lost all neighbours.
+
+        Args:
+            seed: Any member.
+            address: Where it listens, as in ``connect``.
+
+        Raises:
+            AuthError, HandshakeError, NotConnected: As ``connect`` does; or the seed did not take this node in.
+            ConfigError: ``seed`` is this node itself.
+        """
+        peer = validate_node_name(seed)
+        if peer == self.name:
+            raise ConfigError(f"{self.name} can't join through itself: name another member")
+        await self.connect(peer, address)
+        await self._membership.join(peer)
+
+    async def leave(self) -> None:
+        """Leave the overlay: the neighbours know at once. Channels stay for as long as somebody uses them, and ``join``
+        brings the node back."""
+        self._membership.leave()
+
+    def active_view(self) -> list[Atom]:
+        """This node's neighbours in the overlay."""
+        return self._membership.active
+
+    def passive_view(self) -> list[Atom]:
+        """Members that may take the place of a neighbour."""
+        return self._membership.passive
+
+    def subscribe(self, on: bool = True) -> None:
+        """The current process gets membership events from now on, or no longer.
+
+        They are ``(barrel_p2p_event, What)``: ``(peer_up, node)``, ``(peer_down, node, reason)`` with reason
+        ``graceful``, ``dropped`` or ``nodedown``, and ``left`` when this node left.
+        """
+        if on:
+            self._membership.subscribers.add(current_process())
+        else:
+            self._membership.subscribers.remove(current_process())
+
+    @property
+    def gossip(self) -> Gossip:
+        """Broadcasts to all nodes of the overlay: ``broadcast``, ``subscribe``."""
+        self.runtime  # noqa: B018 - says that the node does not run
+        return self._gossip
 
     # --- remote calls -----------------------------------------------------------------------------------------------
 
@@ -309,25 +413,26 @@ class Node:
     def node_up(self, channel: Channel) -> None:
         if self._carrier is not None and not self._carrier.tells_lost_links:
             Liveness(channel, self.runtime.pid, self.runtime.reference, self.options.net_ticktime_ms)
+        self._membership.node_up(channel)
         self.global_.node_up(channel)
-        self._tell_monitors(_NODEUP, channel.name)
+        self._monitors.tell((_NODEUP, channel.name))
 
     def node_down(self, name: Atom, reason: str) -> None:
         log_connect.info("%s is down: %s", name, reason, extra={"peer": name})
-        self.unreachable(name)
+        self._lost(name)
         self.global_.node_down(name)
-        self._tell_monitors(_NODEDOWN, name)
+        self._idle.node_down(name)
+        self._membership.node_down(name)
+        self._monitors.tell((_NODEDOWN, name))
 
     def unreachable(self, name: Atom) -> None:
+        self._lost(name)
+        if self._overlay_runs:
+            self._membership.unreachable(name)
+
+    def _lost(self, name: Atom) -> None:
         self.spawner.node_lost(name)
         self.runtime.connection_lost(name)
-
-    def _tell_monitors(self, what: Atom, name: Atom) -> None:
-        for process in list(self._monitors):
-            if process.task is None or process.task.done():
-                del self._monitors[process]
-            else:
-                process.put((what, name))
 
     def __repr__(self) -> str:
         return f"<Node {self.name}>"

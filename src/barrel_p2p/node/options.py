@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,37 @@ class Options:
     dns_srv: bool = False
     """Ask DNS for the record ``_barrel-p2p._udp.HOST`` of a node's host, which gives the port too. Needs the ``dns``
     extra."""
+    contact_nodes: tuple[str, ...] = ()
+    """Nodes to join the cluster through while this one knows no other: ``seed@10.0.0.1``; ``dns:seed@HOST``, a node
+    at each address of HOST; ``srv:seed@_barrel-p2p._udp.HOST``, one for each service record (``dns`` extra)."""
+    contact_retry_ms: int = 5_000
+    """Pause between attempts to join through ``contact_nodes`` (upstream's default); it grows to twelve times that."""
+    active_size: int = 5
+    """Neighbours in the overlay, whom broadcasts go to (upstream's and the HyParView paper's)."""
+    passive_size: int = 30
+    """Nodes kept as replacements for neighbours (upstream's and the paper's)."""
+    arwl: int = 6
+    """Hops of the walk that finds neighbours for a new node (upstream's and the paper's)."""
+    prwl: int = 3
+    """Hops left in that walk where the new node enters a passive view, and hops of a shuffle (upstream's)."""
+    shuffle_length: int = 8
+    """Names that two nodes exchange at a time (upstream's and the paper's)."""
+    shuffle_period_ms: int = 10_000
+    """Time between two such exchanges in quiet times (upstream's)."""
+    max_fail_count: int = 5
+    """Failed attempts after which a node of the passive view is forgotten (upstream's)."""
+    base_backoff_ms: int = 1_000
+    """Wait after a first failed attempt, doubled with each further one (upstream's)."""
+    passive_max_age_ms: int = 300_000
+    """A node of the passive view that nobody mentioned for so long is forgotten (upstream's)."""
+    churn_window_ms: int = 30_000
+    """Window in which comings and goings are counted: more of them, more exchanges (upstream's)."""
+    pending_timeout_ms: int = 30_000
+    """Limit for an attempt to win a neighbour (upstream's)."""
+    dist_gc_sweep_period_ms: int = 60_000
+    """Time between two looks for channels that nobody uses (upstream's)."""
+    dist_gc_min_age_ms: int = 300_000
+    """How long a channel outside the active view must have been unused to be closed (upstream's)."""
     cookie: str = DEFAULT_COOKIE
     """The shared secret of the distribution handshake. Never sent; over QUIC it comes on top of the Ed25519 keys, over
     ``inet_tcp`` it is all there is, so the default is refused there."""
@@ -59,8 +90,9 @@ class Options:
     net_ticktime_ms: int = 60_000
     """A peer from which nothing arrives for this long is down (OTP's ``net_ticktime``). Pings leave at a quarter of
     it."""
-    published: bool = False
-    """Show up in ``nodes()`` of Erlang nodes. Hidden is the safe choice while OTP's ``global`` runs over there."""
+    published: bool | None = None
+    """Show up in ``nodes()`` of Erlang nodes. None: yes over QUIC, where an upstream node takes no hidden one for a
+    member, and no over ``inet_tcp``, where a visible node has to take part in OTP's ``global``."""
     send_high_water: int = 1 << 20
     """A channel with more unsent bytes is busy: its senders wait at their next await point (a guess: a few ms of
     loopback)."""
@@ -89,6 +121,8 @@ class Options:
                 raise ConfigError(f"Node has no option {name!r}{hint}", name)
         options = cls(**given)
         options._check()
+        if options.published is None:
+            options = replace(options, published=options.proto_dist == "barrel_p2p")
         return options
 
     def _check(self) -> None:
@@ -131,6 +165,20 @@ class Options:
             "auth_handshake_timeout_ms",
             "setup_timeout_ms",
             "net_ticktime_ms",
+            "contact_retry_ms",
+            "active_size",
+            "passive_size",
+            "arwl",
+            "prwl",
+            "shuffle_length",
+            "shuffle_period_ms",
+            "max_fail_count",
+            "base_backoff_ms",
+            "passive_max_age_ms",
+            "churn_window_ms",
+            "pending_timeout_ms",
+            "dist_gc_sweep_period_ms",
+            "dist_gc_min_age_ms",
             "send_high_water",
             "send_hard_limit",
             "max_message",

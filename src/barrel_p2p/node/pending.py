@@ -10,6 +10,7 @@ from barrel_p2p.errors import ChannelOverflow
 from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.process.gate import Gate
 from barrel_p2p.process.process import Process
+from barrel_p2p.proto.control import reg_send
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom, Pid
 
@@ -67,6 +68,10 @@ class Pending:
             self.gate.closed = True
             if sender is not None:
                 sender.suspend(self.gate)
+
+    def send_to_name(self, sender: Pid, name: Atom, message: Any) -> None:
+        """Queue a message of the library's own."""
+        self.send(None, reg_send(sender, name), message)
 
     def __len__(self) -> int:
         return len(self._queue)

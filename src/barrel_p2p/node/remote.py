@@ -14,11 +14,9 @@ from barrel_p2p.errors import EncodeError
 from barrel_p2p.node.route import Route
 from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.process.process import Process
-from barrel_p2p.proto.control import Op
+from barrel_p2p.proto.control import Op, reg_send
 from barrel_p2p.term.types import Atom, Pid, Reference
 
-_EMPTY = Atom("")
-_REG_SEND = int(Op.REG_SEND)
 _SEND_SENDER = int(Op.SEND_SENDER)
 _ALIAS_SEND = int(Op.ALIAS_SEND)
 
@@ -40,7 +38,7 @@ class RemoteSignals:
             control = (_SEND_SENDER, pid, to)
         elif type(to) is tuple:
             name, node = to
-            control = (_REG_SEND, pid, _EMPTY, name)
+            control = reg_send(pid, name)
         else:
             assert isinstance(to, Reference)
             node = to.node

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.process.process import Process
-from barrel_p2p.term.types import Pid
+from barrel_p2p.term.types import Atom, Pid
 
 
 class Route(Protocol):
@@ -19,3 +19,6 @@ class Route(Protocol):
     def send(self, sender: Process | None, control: tuple[Any, ...], message: Any = NO_MESSAGE) -> None:
         """Queue one message; never waits. A busy route suspends ``sender``. Raises EncodeError before anything is
         queued."""
+
+    def send_to_name(self, sender: Pid, name: Atom, message: Any) -> None:
+        """Queue a message of the library's own to what has ``name`` over there; nobody is suspended for it."""

@@ -96,6 +96,10 @@ class Routes:
                 self._tell(event.Wanted(name))
         return self._pending.get(name)
 
+    def existing(self, name: Atom) -> Channel | Pending | None:
+        """The way to ``name`` if there is a channel already; none is made."""
+        return self.route(name) if name in self._channels or name in self._retired else None
+
     def up(self, name: Atom) -> Channel | None:
         return self._channels.get(name)
 
@@ -297,7 +301,7 @@ class Routes:
         pending = self._pending.pop(order.name, None)
         lost = 0 if pending is None else len(pending)
         log.log(
-            logging.DEBUG if self._stopped and not lost else logging.WARNING,
+            logging.WARNING if lost else logging.DEBUG if self._stopped else logging.INFO,
             "no connection to %s: %s%s",
             order.name,
             order.error,

@@ -170,6 +170,15 @@ _SHAPES: dict[int, tuple[tuple[tuple[str, _Check], ...], bool]] = {
 }
 
 
+def reg_send(sender: Pid, name: Atom) -> tuple[int, Pid, Atom, Atom]:
+    """The control message of a send to a registered name."""
+    return (_REG_SEND, sender, _UNUSED, name)
+
+
+_REG_SEND = int(Op.REG_SEND)
+_UNUSED = Atom("")  # a field that was for a cookie
+
+
 def check(control: Any, *, has_payload: bool) -> Op | None:
     """Hold a decoded control message against the protocol.
 
@@ -202,4 +211,4 @@ def check(control: Any, *, has_payload: bool) -> Op | None:
     return op
 
 
-__all__ = ["MAX_UNLINK_ID", "SPAWN_FLAG_LINK", "SPAWN_FLAG_MONITOR", "Op", "check"]
+__all__ = ["MAX_UNLINK_ID", "SPAWN_FLAG_LINK", "SPAWN_FLAG_MONITOR", "Op", "check", "reg_send"]

@@ -52,6 +52,7 @@ from barrel_p2p.proto.hyparview_config import ERLANG_SAMPLE, FILL_DELAY, HyParVi
 from barrel_p2p.proto.hyparview_events import (
     Connect,
     ConnectFailed,
+    ContactsFound,
     Disconnect,
     DownReason,
     Fact,
@@ -90,6 +91,7 @@ Purpose = Literal["join", "promote", "accept", "rejoin"]
 
 JOIN_INTERVAL: Final = 1.0  # seconds between two JOINs of a peer, each of which costs us a walk per neighbour; a guess
 FIRST_CONTACT: Final = 1.0  # seconds until a contact is tried once there is no neighbour (upstream's)
+MAX_CONTACT_WAIT: Final = 12  # times ``contact_retry_ms``, which makes it a minute; a guess
 SHUFFLED_ACTIVE: Final = 3  # active peers in a shuffle (the paper's)
 
 
@@ -115,9 +117,9 @@ class HyParView:
     """
 
     __slots__ = (
-        "_active", "_full", "_joined", "_joins", "_kinds", "_left", "_lingering", "_lost", "_neighbor_timeout", "_now",
-        "_out", "_pace", "_passive", "_pending", "_pending_at", "_pending_timeout", "_refusals", "_rng", "_sent",
-        "_started", "config", "name",
+        "_active", "_contact_wait", "_contacts", "_full", "_joined", "_joins", "_kinds", "_left", "_lingering", "_lost",
+        "_neighbor_timeout", "_now", "_out", "_pace", "_passive", "_pending", "_pending_at", "_pending_timeout",
+        "_refusals", "_rng", "_sent", "_started", "config", "name",
     )  # fmt: skip
 
     def __init__(self, name: str, config: HyParViewConfig, *, rng: Random) -> None:
@@ -139,6 +141,8 @@ class HyParView:
         self._pace = Pace(config)
         self._refusals = 0  # since the last shuffle
         self._sent: list[str] = []  # names in our last shuffle
+        self._contacts = config.contact_nodes
+        self._contact_wait = 0.0  # seconds until the next attempt to join through one of them
         self._started = self._left = False
         self._out: list[Order] = []
         self._now = 0.0
@@ -171,7 +175,7 @@ class HyParView:
         self._started = True
         self._left = False
         self._start_shuffles()
-        self._start_contacts(FIRST_CONTACT)
+        self._start_contacts(min(FIRST_CONTACT, self.config.contact_retry_ms / 1000))
 
     def _join_requested(self, fact: JoinRequested) -> None:
         if not self._started or self._left:
@@ -289,8 +293,7 @@ class HyParView:
     def _attempt_failed(self, peer: str, why: str) -> None:
         pending = self._pending.pop(peer)
         if pending.purpose == "join":
-            if not self._active:
-                self._out.append(Notify(JoinFailed(peer, f"{peer}: {why}")))
+            self._out.append(Notify(JoinFailed(peer, f"{peer}: {why}")))
         elif pending.purpose == "promote":
             self._passive.failed(peer, self._now)
         elif pending.purpose == "rejoin":
@@ -366,7 +369,7 @@ class HyParView:
         del self._active[peer]
         self._out.append(Notify(PeerDown(peer, reason)))
         if not self._active:
-            self._start_contacts(FIRST_CONTACT)
+            self._start_contacts(min(FIRST_CONTACT, self.config.contact_retry_ms / 1000))
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -559,15 +562,20 @@ class HyParView:
     def _contact_tick(self) -> None:
         if self._active:
             return
-        contacts = [p for p in self.config.contact_nodes if p != self.name and p not in self._pending]
+        contacts = [p for p in self._contacts if p != self.name and p not in self._pending]
         if contacts:
             self._attempt(self._one_of(contacts), "join")
-        self._start_contacts(self.config.contact_retry_ms / 1000)
+        retry = self.config.contact_retry_ms / 1000
+        wait = min(2 * self._contact_wait, MAX_CONTACT_WAIT * retry)
+        self._start_contacts(max(wait, retry))
 
     def _start_contacts(self, wait: float) -> None:
         if self.config.contact_nodes and self._started and not self._left:
-            wait = min(wait, self.config.contact_retry_ms / 1000)
+            self._contact_wait = wait
             self._out.append(StartTimer("contact", self._now + wait * (0.75 + self._rng.random() / 2)))
+
+    def _contacts_found(self, fact: ContactsFound) -> None:
+        self._contacts = fact.peers
 
     # --- small things -------------------------------------------------------------------------------------------------
 
@@ -580,6 +588,7 @@ class HyParView:
     _facts: ClassVar[dict[type, Callable[[HyParView, Any], None]]] = {
         Started: _start,
         JoinRequested: _join_requested,
+        ContactsFound: _contacts_found,
         PeerConnected: _peer_connected,
         ConnectFailed: _connect_failed,
         PeerLost: _peer_lost,

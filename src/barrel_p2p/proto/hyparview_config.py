@@ -39,7 +39,7 @@ class HyParViewConfig:
     contact_nodes: tuple[str, ...] = ()
     """Nodes joined through whenever the active view is empty."""
     contact_retry_ms: int = 5_000
-    """Time between two such attempts."""
+    """Time between the first two such attempts; doubled from one to the next, up to twelve times as much."""
     rejoin_ms: int = 60_000
     """Time after which a neighbour that was lost without a word is looked for again, doubled up to five minutes: heals
     a split network (a guess; upstream forgets it)."""

@@ -95,6 +95,13 @@ class PeerConnected:
 
 
 @dataclass(frozen=True, slots=True)
+class ContactsFound:
+    """The nodes that ``contact_nodes`` stand for at this moment, if they have to be looked up."""
+
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ConnectFailed:
     """The ``Connect`` to ``peer`` came to nothing."""
 
@@ -136,8 +143,8 @@ class LeaveRequested:
 
 
 Fact = (
-    Started | JoinRequested | PeerConnected | ConnectFailed | PeerLost | MessageReceived | TrafficSeen | TimerFired
-    | LeaveRequested
+    Started | JoinRequested | ContactsFound | PeerConnected | ConnectFailed | PeerLost | MessageReceived | TrafficSeen
+    | TimerFired | LeaveRequested
 )  # fmt: skip
 
 # --- what is told to the node -----------------------------------------------------------------------------------------
@@ -241,6 +248,7 @@ Order = Connect | Send | Release | StartTimer | StopTimer | Notify
 __all__ = [
     "Connect",
     "ConnectFailed",
+    "ContactsFound",
     "Disconnect",
     "DownReason",
     "Event",

@@ -83,7 +83,7 @@ class Global:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._runtime = node.runtime
-        self._published = node.options.published
+        self._published = bool(node.options.published)
         self._tcp = node.options.proto_dist == "inet_tcp"
         self._mesh = self._tcp and self._published
         self._process: Process

@@ -250,7 +250,7 @@ def _float(value: float) -> str:
 
 def _is_printable(code: int, unicode: bool) -> bool:
     if code < 256:
-        return 32 <= code < 127 or 160 <= code or 8 <= code <= 13 or code == 27
+        return 32 <= code < 127 or code >= 160 or 8 <= code <= 13 or code == 27
     return unicode and (code < 0xD800 or 0xDFFF < code < 0xFFFE or 0xFFFF < code <= 0x10FFFF)
 
 
