@@ -42,7 +42,7 @@ from .errors import (
     RemoteError,
     StartError,
 )
-from .node.node import Node, PeerInfo, PeerStatistics, Statistics
+from .node.node import Node, OverlayStatistics, PeerInfo, PeerStatistics, Statistics
 from .process import io
 from .process.api import (
     Timer,
@@ -104,6 +104,7 @@ __all__ = [
     "NodeDown",
     "NotConnected",
     "NotInProcess",
+    "OverlayStatistics",
     "PeerInfo",
     "PeerStatistics",
     "Pid",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -69,11 +70,31 @@ class PeerStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class OverlayStatistics:
+    """The overlay as this node sees it.
+
+    Attributes:
+        active, passive: Sizes of the views.
+        eager, lazy: Neighbours that get broadcasts in full, and those that are told the ids only.
+        dropped: Messages of peers that were malformed or forged, by what was wrong.
+        closed_idle: Channels that were closed because nobody used them.
+    """
+
+    active: int
+    passive: int
+    eager: int
+    lazy: int
+    dropped: dict[str, int]
+    closed_idle: int
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """A node at one moment."""
 
     processes: int
     peers: dict[Atom, PeerStatistics]
+    overlay: OverlayStatistics
 
 
 class Node:
@@ -302,6 +323,14 @@ class Node:
                 )
                 for name, channel in self._routes.channels.items()
             },
+            overlay=OverlayStatistics(
+                active=len(self._membership.active),
+                passive=len(self._membership.passive),
+                eager=len(self._gossip.eager),
+                lazy=len(self._gossip.lazy),
+                dropped=dict(Counter(self._membership.dropped) + Counter(self._gossip.dropped)),
+                closed_idle=self._idle.closed,
+            ),
         )
 
     # --- the overlay ------------------------------------------------------------------------------------------------
@@ -438,4 +467,4 @@ class Node:
         return f"<Node {self.name}>"
 
 
-__all__ = ["Node", "PeerInfo", "PeerStatistics", "Statistics"]
+__all__ = ["Node", "OverlayStatistics", "PeerInfo", "PeerStatistics", "Statistics"]
