@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from barrel_p2p._native import NO_MESSAGE, DistStream
@@ -67,7 +67,10 @@ def control(n: int) -> tuple[Any, ...]:
 
 def as_received(term: Any) -> Any:
     """``Atom("true")`` comes back as ``True`` and the like."""
-    return term if term is NO_MESSAGE else Codec().decode(Codec().encode(term))
+    try:
+        return term if term is NO_MESSAGE else Codec().decode(Codec().encode(term))
+    except EncodeError:  # a map with the keys None and Atom("undefined"), which are one
+        reject()
 
 
 messages = st.lists(st.one_of(terms().map(as_received), st.just(NO_MESSAGE)), max_size=6).map(
