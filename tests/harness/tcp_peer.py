@@ -1,9 +1,15 @@
-"""A peer over TCP that does what the test wants: our handshake machines on a bare socket, and raw frames after it."""
+"""A peer over TCP that does what the test wants: our handshake machines on a bare socket, and raw frames after it.
+
+``Peer`` dials a node; a ``Listener`` is dialled, and does with each connection what its script says.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self
 
 from barrel_p2p import Atom, Node
 from barrel_p2p.proto.flags import DEFAULT, Flags
@@ -45,6 +51,14 @@ class Peer:
             else:
                 machine.connection_lost()
 
+    def tell(self, message: bytes) -> None:
+        """Write one message of the handshake."""
+        self.writer.write(len(message).to_bytes(2, "big") + message)
+
+    async def told(self) -> bytes:
+        """Read one message of the handshake."""
+        return await self.reader.readexactly(int.from_bytes(await self.reader.readexactly(2), "big"))
+
     def frame(self, payload: bytes) -> None:
         self.writer.write(len(payload).to_bytes(4, "big") + payload)
 
@@ -68,3 +82,42 @@ class Peer:
 
     def close(self) -> None:
         self.writer.close()
+
+
+class Listener:
+    """Listens on loopback; ``script`` gets every connection as a ``Peer``, which is closed when the node closes it."""
+
+    def __init__(self, script: Callable[[Peer], Awaitable[None]]) -> None:
+        self._script = script
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        address: tuple[str, int] = self._server.sockets[0].getsockname()
+        return address
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        peer = Peer(reader, writer)
+        try:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await self._script(peer)
+                while await peer.read():
+                    pass
+        finally:
+            peer.close()
+            self._tasks.discard(task)
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
