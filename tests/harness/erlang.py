@@ -100,12 +100,17 @@ class Epmd:
 
 
 class Erlang:
-    """An ``erl`` node. ``eval`` runs in one process of it, which keeps its variables and its mailbox."""
+    """An ``erl`` node. ``eval`` runs in one process of it, which keeps its variables and its mailbox.
 
-    def __init__(self, epmd: Epmd, alive: str, *flags: str, cookie: str = COOKIE) -> None:
-        self.name = f"{alive}@{epmd.host}"
+    Args:
+        flags: More words of its command line.
+        short: Give it a short name, ``alive@localhost``.
+    """
+
+    def __init__(self, epmd: Epmd, alive: str, *flags: str, cookie: str = COOKIE, short: bool = False) -> None:
+        self.name = f"{alive}@{'localhost' if short else epmd.host}"
         interface = "{" + epmd.host.replace(".", ",") + "}"
-        options = ["-noshell", "-name", self.name, "-setcookie", cookie, "-start_epmd", "false"]
+        options = ["-noshell", "-sname" if short else "-name", self.name, "-setcookie", cookie, "-start_epmd", "false"]
         options += ["-kernel", "inet_dist_use_interface", interface, "-kernel", "logger_level", "error"]
         self.process = subprocess.Popen(
             [*epmd.inside, tool("erl"), *options, *flags, "-eval", LOOP.replace("\n", " ")],

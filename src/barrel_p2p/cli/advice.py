@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from barrel_p2p.cli.advice_tcp import BETWEEN, EITHER, HERE, TCP_TABLE, THERE
+
 
 @dataclass(frozen=True, slots=True)
 class Advice:
@@ -19,8 +21,6 @@ class Advice:
     what: str
     commands: tuple[str, ...] = ()
 
-
-HERE, THERE, EITHER, BETWEEN = "ours", "theirs", "one of the two sides", "the network, or the address"
 
 _VERSIONS = ("Upgrade the older of the two; make sure that the port is that of a barrel_p2p node.",)
 
@@ -129,6 +129,7 @@ _TABLE: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
         "its list of allowed nodes; it demands a distribution flag that we don't offer.",
         (),
     ),
+    "silent": ("name", THERE, "It fell silent: overloaded, or no Erlang node. Try again.", ()),
     "nok": ("name", "nobody's", "Both nodes dialled at once: try again.", ()),
     "missing_flags": ("flags", THERE, "Upgrade it: OTP 25 or newer is needed.", ()),
     "old_version": ("flags", THERE, "Upgrade it: OTP 25 or newer is needed.", ()),
@@ -145,22 +146,24 @@ _TABLE: dict[str, tuple[str, str, str, tuple[str, ...]]] = {
 _OTHER: tuple[str, str, str, tuple[str, ...]] = ("name", THERE, "Its log may tell more.", ())
 
 
-def advise(reason: str, *, code: int = 0, waiting_for: str = "", **values: Any) -> Advice:
+def advise(reason: str, *, code: int = 0, waiting_for: str = "", over_tcp: bool = False, **values: Any) -> Advice:
     """What to do about a refusal.
 
     Args:
         reason: The word of the error.
         code: The QUIC error code of a NotConnected.
         waiting_for: What was due when the peer fell silent (HandshakeError.details).
+        over_tcp: Whether the carrier is ``inet_tcp``.
         values: For the placeholders of the table: node, own_name, own_key, presented, ours, answered.
     """
     if waiting_for == "ack":  # Erlang falls silent on a wrong cookie
         reason = "bad_cookie"
     elif waiting_for:
-        return Advice("name", THERE, "It fell silent: overloaded, or no Erlang node. Try again.")
+        reason = "silent"
     elif reason == "transport":
         reason = {0x178: "alpn", 0x02: "full"}.get(code, reason)
-    entry = _TABLE.get(reason) or _TABLE.get(reason.removeprefix("rejected:")) or _OTHER
+    entry = TCP_TABLE.get(reason) if over_tcp else None
+    entry = entry or _TABLE.get(reason) or _TABLE.get(reason.removeprefix("rejected:")) or _OTHER
     known = {"node": "NODE", "own_name": "OUR_NAME", "own_key": "HEX", "presented": "HEX", "ours": "", "answered": "?"}
     known |= {name: str(value) for name, value in values.items()}
     step, whose, what, commands = entry

@@ -141,7 +141,9 @@ async def client(arguments: argparse.Namespace) -> AsyncIterator[Client]:
         else:
             taken = stack.enter_context(seat())
             data_dir, alive = taken.data_dir, taken.alive
-        name = arguments.own_name or f"{alive}@{await own_host(host_of(target))}"
+        name = (
+            arguments.own_name or f"{alive}@{await own_host(host_of(target), short=options.proto_dist == 'inet_tcp')}"
+        )
         async with Node(name, **_node_options(found, options, data_dir)) as node:
             yield Client(node, target, options, given_dir)
 

@@ -12,8 +12,9 @@ from barrel_p2p.cli.arguments import Parser
 from barrel_p2p.cli.checklist import Checklist
 from barrel_p2p.cli.client import Client, add_arguments, client
 from barrel_p2p.cli.status import NOT_CONNECTED, OK
-from barrel_p2p.errors import AuthError, HandshakeError, NotConnected
+from barrel_p2p.errors import AuthError, ConfigError, HandshakeError, NotConnected
 from barrel_p2p.net.discovery import DEFAULT_PORT
+from barrel_p2p.net.epmd import Epmd
 from barrel_p2p.node.options import DEFAULT_COOKIE
 from barrel_p2p.node.peer_info import PeerInfo
 from barrel_p2p.proto.flags import DEFAULT, MANDATORY, Flags, explain
@@ -34,6 +35,7 @@ EXAMPLES = (
 #: The steps in the order in which two nodes take them.
 STEPS = ("address", "transport", "key", "clock", "name", "flags", "cookie", "round trip")
 PINGS = 5
+EPMD_SECONDS = 1.0  # for a question that only makes an advice better; a guess
 
 
 def parser(name: str) -> Parser:
@@ -47,53 +49,51 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _doctor(arguments: argparse.Namespace) -> int:
-    async with client(arguments) as visitor:
-        return await Examination(visitor).run()
+    from barrel_p2p.cli.doctor_tcp import TcpExamination, without_own_epmd
+
+    try:
+        async with client(arguments) as visitor:
+            over_tcp = visitor.options.proto_dist == "inet_tcp"
+            return await (TcpExamination if over_tcp else Examination)(visitor).run()
+    except NotConnected as error:
+        if error.reason != "no_epmd":
+            raise
+        return without_own_epmd(error)
 
 
 class Examination:
-    """One visit, told step by step."""
+    """One visit, told step by step. Over TCP it has fewer steps: see ``doctor_tcp.py``."""
+
+    steps: tuple[str, ...] = STEPS
 
     def __init__(self, visitor: Client) -> None:
         self.visitor = visitor
         self.node = visitor.node
         self.target = visitor.target
-        self.list = Checklist(STEPS)
-        self.address: tuple[str, int] | None = None  # the one that was tried last
-        self.was_pinned = self.target in visitor.node.keys.pins if self._has_keys else False
+        self.list = Checklist(self.steps)
+        self.address = ("", 0)  # the one that was tried last
 
     async def run(self) -> int:
         print(f"{self.node.name} visits {self.target} (carrier {self.visitor.options.proto_dist})")
-        if self._has_keys:
-            print(f"our key {self.node.keys.fingerprint}, trust mode {self.node.keys.trust_mode}")
+        self._introduce()
         print()
         ok = await self._connect() and await self._round_trip()
         self.list.close()
         return OK if ok else NOT_CONNECTED
 
-    @property
-    def _has_keys(self) -> bool:
-        return self.visitor.options.proto_dist == "barrel_p2p"
+    def _introduce(self) -> None:
+        print(f"our key {self.node.keys.fingerprint}, trust mode {self.node.keys.trust_mode}")
 
     # --- the way in ---------------------------------------------------------------------------------------------------
 
     async def _connect(self) -> bool:
-        if self.visitor.finds_by_itself:
-            addresses: list[tuple[str, int] | None] = [None]
-        else:
-            addresses = list(await self.visitor.find())
-            said = [f"{answer.place} {answer.text}" for answer in self.visitor.answers]
-            if not addresses:
-                advice = advise("unknown_address", node=self.target)
-                self.list.failed("address", f"nobody knows where {self.target} listens", advice, said)
-                return False
-            self.list.passed("address", ", ".join(f"{host}:{port}" for host, port in filter(None, addresses)), said)
+        addresses = await self._find()
         for address in addresses:
             self.address = address
             try:
                 await self.visitor.dial(address)
             except NotConnected as error:
-                self._no_transport(error, address, last=address == addresses[-1])
+                await self._no_transport(error, address, last=address == addresses[-1])
             except AuthError as error:
                 self._refused_keys(error)
                 return False
@@ -107,17 +107,32 @@ class Examination:
                 return True
         return False
 
-    def _no_transport(self, error: NotConnected, address: tuple[str, int] | None, *, last: bool) -> None:
+    async def _find(self) -> list[tuple[str, int]]:
+        """The addresses to try; none if the search failed, which was told then."""
+        addresses = await self.visitor.find()
+        said = [f"{answer.place} {answer.text}" for answer in self.visitor.answers]
+        if addresses:
+            self.list.passed("address", ", ".join(f"{host}:{port}" for host, port in addresses), said)
+        else:
+            advice = advise("unknown_address", node=self.target)
+            self.list.failed("address", f"nobody knows where {self.target} listens", advice, said)
+        return addresses
+
+    async def _no_transport(self, error: NotConnected, address: tuple[str, int], *, last: bool) -> None:
         notes = []
-        if address is not None and self._is_guess(address[1]):
+        if self._is_guess(address[1]):
             notes.append(
                 f"The port {address[1]} is a guess: no place of discovery lists {self.target}, only its host is known. "
                 "Run this where the node was started, or give --discovery-dir or --peers."
             )
-        step = "address" if error.reason == "unknown_address" else "transport"
         if not last:
             notes.append("The next address is tried.")
-        self.list.failed(step, str(error), advise(error.reason, code=error.code, node=self.target), notes)
+        elif await listed_by_epmd(self.visitor, address[0]):
+            notes.append(
+                f"epmd at {address[0]} knows {self.target}: if it is a stock Erlang node, which speaks TCP, "
+                "add --proto-dist inet_tcp."
+            )
+        self.list.failed("transport", str(error), self._advice(error.reason, code=error.code), notes)
 
     def _is_guess(self, port: int) -> bool:
         found = [answer for answer in self.visitor.answers if answer.addresses]
@@ -128,7 +143,7 @@ class Examination:
     # --- the key exchange and the distribution handshake --------------------------------------------------------------
 
     def _refused_keys(self, error: AuthError) -> None:
-        advice = self._advice(error.reason, error.details)
+        advice = self._advice(error.reason, **_told(error.details))
         self._transport_passed()
         if advice.step in ("clock", "name") and "presented" not in error.details:
             self.list.skipped("key", "the exchange did not get so far")
@@ -144,7 +159,7 @@ class Examination:
 
     def _refused_handshake(self, error: HandshakeError) -> None:
         details = error.details
-        advice = self._advice(error.reason, details)
+        advice = self._advice(error.reason, **_told(details))
         self._transport_passed()
         if "public_key" in details:
             self._key_passed(details["public_key"], details["first_contact"], stored=False)
@@ -158,11 +173,11 @@ class Examination:
 
     def _let_in(self, info: PeerInfo) -> None:
         self._transport_passed()
-        self._key_passed(info.public_key, info.first_contact, stored=True)
-        self._clock_passed(info.clock_offset_ms)
+        self._key_shown(info)
         self.list.passed("name", f"{self.target} takes us as {self.node.name}")
         lacking = explain(DEFAULT & ~info.flags & ~Flags.PYTHON & ~Flags.PUBLISHED)
         kind = "a node of this library" if info.flags & Flags.PYTHON else "an Erlang node"
+        kind += ", visible in nodes()" if info.flags & Flags.PUBLISHED else ", hidden"
         count = len(explain(MANDATORY))
         rest = f"without the optional {', '.join(lacking)}" if lacking else "and every optional one"
         self.list.passed("flags", f"all {count} that are needed {rest}; {kind}")
@@ -171,14 +186,15 @@ class Examination:
         self.list.passed("cookie", "the same on both sides", notes)
 
     def _transport_passed(self) -> None:
-        where = f" by {self.address[0]}:{self.address[1]}" if self.address is not None else ""
-        text = f"answered{where} over UDP; QUIC 1, TLS 1.3, ALPN erlang-dist" if self._has_keys else f"answered{where}"
-        self.list.passed("transport", text)
+        host, port = self.address
+        self.list.passed("transport", f"answered by {host}:{port} over UDP; QUIC 1, TLS 1.3, ALPN erlang-dist")
+
+    def _key_shown(self, info: PeerInfo) -> None:
+        self._key_passed(info.public_key, info.first_contact, stored=True)
+        self._clock_passed(info.clock_offset_ms)
 
     def _key_passed(self, key: bytes | None, first_contact: bool, *, stored: bool) -> None:
-        if not self._has_keys:
-            self.list.skipped("key", "this carrier proves no keys")
-        elif key is None:
+        if key is None:
             self.list.passed("key", "none asked for: both sides list each other in cookie_only_nodes")
         elif first_contact and not stored:
             self.list.passed("key", f"{fingerprint(key)}, not seen before, not pinned as the connection failed")
@@ -195,17 +211,15 @@ class Examination:
         allowed = 2 * self.visitor.options.auth_timestamp_window_ms / 1000
         self.list.passed("clock", f"{_offset(offset)} ours ({allowed:g} s are allowed)")
 
-    def _advice(self, reason: str, details: Any) -> Advice:
-        presented = details.get("presented")
+    def _advice(self, reason: str, **told: Any) -> Advice:
+        """What to do; ``told`` are the details of the error."""
         return advise(
             reason,
             node=self.target,
             own_name=self.node.name,
-            own_key=self.node.keys.public_key.hex() if self._has_keys else "",
-            presented=presented.hex() if presented else "HEX",
+            own_key=self.node.keys.public_key.hex(),
             ours=f" --data-dir {self.visitor.data_dir}" if self.visitor.data_dir is not None else "",
-            waiting_for=details.get("waiting_for", ""),
-            answered=details.get("answered", ""),
+            **told,
         )
 
     # --- once connected -----------------------------------------------------------------------------------------------
@@ -221,6 +235,25 @@ class Examination:
             times.append((time.perf_counter() - started) * 1000)
         self.list.passed("round trip", f"{min(times):.1f} ms at best, {max(times):.1f} ms at worst of {PINGS}")
         return True
+
+
+def _told(details: Any) -> dict[str, str]:
+    """What an error's details say that an advice may repeat."""
+    presented = details.get("presented")
+    return {
+        "presented": presented.hex() if presented else "HEX",
+        "waiting_for": details.get("waiting_for", ""),
+        "answered": details.get("answered", ""),
+    }
+
+
+async def listed_by_epmd(visitor: Client, host: str) -> bool:
+    """Whether an epmd at that address knows the target."""
+    try:
+        epmd = Epmd(visitor.options.epmd_port, timeout=EPMD_SECONDS)
+        return visitor.target.partition("@")[0] in await epmd.names(host)
+    except (NotConnected, ConfigError):
+        return False
 
 
 def _fingerprint(key: bytes | None) -> str:

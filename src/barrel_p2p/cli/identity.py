@@ -79,11 +79,14 @@ def alive_name(public_key: bytes, number: int = 1) -> str:
     return f"barrel-{fingerprint_hex(public_key)[:8]}{suffix}"
 
 
-async def own_host(target: str) -> str:
+async def own_host(target: str, *, short: bool = False) -> str:
     """The host part of our name when we connect to a node on ``target``: our address as that host sees it.
 
-    An Erlang node with a short name (no dot in its host) talks to short names only, so there it is this host's.
+    An Erlang node with a short name (no dot in its host) talks to short names only, so there it is this host's, or
+    ``localhost`` again if ``short``.
     """
+    if target == "localhost" and short:
+        return target
     if "." not in target and target != "localhost":
         return socket.gethostname().partition(".")[0]
     try:

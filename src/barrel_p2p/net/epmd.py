@@ -64,7 +64,7 @@ class Epmd:
             try:
                 port = await self._port_please(alive, address)
             except (OSError, NotConnected) as error:
-                failures.append(f"no epmd answers at {address}:{self.port} ({error or 'no answer'})")
+                failures.append(f"no epmd answers at {address}:{self.port} ({_why(error)})")
                 continue
             if port is None:
                 raise NotConnected(
@@ -84,7 +84,7 @@ class Epmd:
         try:
             answer = await self._ask(address, _NAMES_REQ)
         except OSError as error:
-            raise NotConnected(f"no epmd answers at {address}:{self.port} ({error})", "no_answer") from error
+            raise NotConnected(f"no epmd answers at {address}:{self.port} ({_why(error)})", "no_answer") from error
         found = {}
         for line in answer[4:].decode("utf-8", "replace").splitlines():
             words = line.split()  # name NAME at port PORT
@@ -163,7 +163,7 @@ class Registration:
         except OSError as error:
             if not self._start:
                 raise NotConnected(
-                    f"no epmd answers at {where} ({error or 'no answer'}): start one with `epmd -daemon`, or pass "
+                    f"no epmd answers at {where} ({_why(error)}): start one with `epmd -daemon`, or pass "
                     "start_epmd=True; ERL_EPMD_PORT and epmd_port= name another port",
                     "no_epmd",
                 ) from error
@@ -250,6 +250,12 @@ class Registration:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
 
 
 def _framed(request: bytes) -> bytes:

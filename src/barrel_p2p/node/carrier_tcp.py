@@ -51,7 +51,8 @@ class TcpCarrier:
         options = self._options
         if options.cookie == DEFAULT_COOKIE:
             raise ConfigError(
-                "over inet_tcp the cookie is all that keeps strangers out, and it is the public default: set cookie=",
+                "over inet_tcp the cookie is all that keeps strangers out, and it is the public default: set cookie= "
+                "(BARREL_COOKIE, --cookie)",
                 "cookie",
             )
         self._transport = TcpTransport(

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from barrel_p2p.cli.advice import _TABLE, advise
+from barrel_p2p.cli.advice_tcp import TCP_TABLE
 from barrel_p2p.cli.doctor import STEPS
+from barrel_p2p.cli.doctor_tcp import TCP_STEPS
 from barrel_p2p.proto.auth_texts import REFUSALS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "identity.md").read_text()
@@ -27,6 +29,20 @@ def test_a_refusal_has_advice(reason: str) -> None:
     advice = advise(reason, node="bob@h")
     assert advice.step in STEPS and advice.whose and advice.what
     assert not re.search(r"[{}]", advice.whose + advice.what + " ".join(advice.commands))
+
+
+@pytest.mark.parametrize("reason", sorted(TCP_TABLE))
+def test_a_refusal_over_tcp_has_advice_of_its_own(reason: str) -> None:
+    advice = advise(reason, over_tcp=True, node="bob@h")
+    assert advice.step in TCP_STEPS and advice.whose and advice.what
+    text = advice.whose + advice.what + " ".join(advice.commands)
+    assert not re.search(r"[{}]|UDP|QUIC|pin", text)
+    assert all("--proto-dist inet_tcp" in line for line in advice.commands if line.startswith("barrel doctor"))
+
+
+def test_over_tcp_the_other_reasons_have_a_step_that_exists_there() -> None:
+    for reason in ("old_version", "missing_flags", "own_name", "bad_name", "nok", "no_pong", "something_new"):
+        assert advise(reason, over_tcp=True).step in TCP_STEPS
 
 
 def test_silence_at_the_last_proof_means_the_cookie() -> None:
