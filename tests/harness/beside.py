@@ -42,3 +42,19 @@ async def shell_of(erlang: Erlang) -> Any:
     """The pid of the process that evaluates what the test asks; the current process must be called ``test``."""
     await erlang.ask(f"{{test, '{PY}'}} ! {{shell, self()}}.")
     return (await receive(match=lambda m: isinstance(m, tuple) and m[0] == "shell", timeout=10))[1]
+
+
+async def load(erlang: Erlang, module: str) -> None:
+    """Compile a module of ``tests/interop/erlang`` in the node's memory."""
+    path = Path(__file__).parents[1] / "interop" / "erlang" / module
+    load = '(fun() -> {ok, M, B} = compile:file("%s", [binary]), code:load_binary(M, "", B) end)().'
+    assert await erlang.ask(load % path) == f"{{module,{module}}}"
+
+
+async def nothing_more(seconds: float = 0.2) -> None:
+    """No message comes any more; a short wait is the only way to see that."""
+    try:
+        message = await receive(timeout=seconds)
+    except TimeoutError:
+        return
+    raise AssertionError(f"unexpected: {message!r}")

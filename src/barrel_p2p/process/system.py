@@ -61,9 +61,10 @@ async def resume(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> N
 
 
 def _ok(answer: Any) -> Any:
-    if isinstance(answer, tuple) and len(answer) == 2 and answer[0] == OK:
-        return answer[1]
-    raise CallError(answer, f"the server refused: {answer!r}")
+    """A state comes as it is, a failure as ``{error, Reason}``."""
+    if isinstance(answer, tuple) and len(answer) == 2 and type(answer[0]) is Atom and answer[0] == ERROR:
+        raise CallError(answer[1], f"the server refused: {answer[1]!r}")
+    return answer
 
 
 # --- answering --------------------------------------------------------------------------------------------------------
@@ -78,7 +79,7 @@ def handle_system(loop: ServerLoop, from_: Any, request: Any) -> None:
         _reply(from_, OK)
         raise Stop(argument)
     if what == "get_state":
-        _reply(from_, (OK, loop.server.get_state()))
+        _reply(from_, loop.server.get_state())
     elif what == "replace_state":
         _reply(from_, _replace(loop, argument))
     elif what == "suspend":
@@ -101,7 +102,7 @@ def _replace(loop: ServerLoop, function: Any) -> Any:
     except Exception as error:
         logger.warning("replace_state of %s failed", loop.process, exc_info=error)
         return (ERROR, (Atom("callback_failed"), repr(error)))
-    return (OK, loop.server.get_state())
+    return loop.server.get_state()
 
 
 def _status(loop: ServerLoop) -> Any:
@@ -119,5 +120,4 @@ def _reply(from_: Any, value: Any) -> None:
     try:
         reply(from_, value)
     except EncodeError:  # a state may hold anything; whoever looks from another node gets its text
-        text = repr(value)[:MAX_TEXT]
-        reply(from_, (OK, text) if isinstance(value, tuple) and value[0] == OK else text)
+        reply(from_, repr(value)[:MAX_TEXT])

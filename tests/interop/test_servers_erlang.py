@@ -1,0 +1,309 @@
+"""OTP's servers called from Python, and a Python GenServer called, inspected and stopped from Erlang."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from barrel_p2p import (
+    NOREPLY,
+    Atom,
+    CallError,
+    CallTimeout,
+    GenServer,
+    Node,
+    NodeDown,
+    NoProc,
+    RemoteError,
+    StartError,
+    call,
+    cast,
+    is_alive,
+    link,
+    monitor,
+    process_flag,
+    receive,
+    self_pid,
+    send,
+    send_after,
+    stop,
+    via,
+    whereis,
+)
+from barrel_p2p.process import system
+from harness.beside import PY, load, nothing_more, run
+from harness.erlang import Epmd, Erlang
+
+# --- OTP's servers, called from Python --------------------------------------------------------------------------------
+
+
+def test_a_gen_server_over_there(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(node: Node, erlang: Erlang) -> None:
+        await load(erlang, "counter")
+        await erlang.ask("counter:start(10).")
+        counter = (Atom("counter"), Atom(erlang.name))
+        assert await call(counter, Atom("inc")) == 11
+        assert await call(counter, Atom("who")) == self_pid()
+        cast(counter, (Atom("tell"), self_pid(), [1.5]))
+        assert await receive(timeout=5) == ("told", [1.5], 11)
+        send(counter, (Atom("$info"), self_pid()))
+        assert await receive(timeout=5) == ("info", 11)
+        assert await call(counter, (Atom("later"), 30)) == ("late", 11)
+        together = [call(counter, (Atom("later"), 5 * n), timeout=10.0) for n in range(50)]
+        assert await asyncio.gather(*together) == [("late", 11)] * 50
+        with pytest.raises(CallTimeout):
+            await call(counter, (Atom("later"), 150), timeout=0.05)
+        with pytest.raises(CallTimeout):
+            await call(counter, Atom("never"), timeout=0.05)
+        await nothing_more(0.3)  # the late answer least of all
+        pid = await node.rpc(erlang.name, "erlang", "whereis", [Atom("counter")])
+        assert await call(pid, Atom("inc")) == 12
+        assert await system.get_state(counter) == 12
+        status = await system.get_status(pid)
+        assert status[:2] == ("status", pid)
+        await system.suspend(pid)
+        with pytest.raises(CallTimeout):
+            await call(pid, Atom("inc"), timeout=0.05)
+        await system.resume(pid)
+        assert await call(pid, Atom("inc")) == 14, "the call that timed out was in the mailbox"
+        with pytest.raises(CallError) as crash:
+            await call(pid, (Atom("crash"), (Atom("burnt"), 1)))
+        assert crash.value.reason == ("burnt", 1)
+        with pytest.raises(NoProc):
+            await call(pid, Atom("inc"))
+        with pytest.raises(NoProc):
+            await call(counter, Atom("inc"))
+        await erlang.ask("counter:start(0).")
+        assert await call(counter, (Atom("stop"), Atom("bye"))) == "bye"
+        await erlang.ask("counter:start(0).")
+        await stop(counter)
+        with pytest.raises(NoProc):
+            await stop(counter)
+        await nothing_more()
+
+    run(story, epmd, tmp_path)
+
+
+def test_the_node_dies_during_a_call(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(node: Node, erlang: Erlang) -> None:
+        await load(erlang, "counter")
+        await erlang.ask("counter:start(10).")
+        counter = (Atom("counter"), Atom(erlang.name))
+        asking = asyncio.create_task(call(counter, Atom("never"), timeout=None))
+        assert await call(counter, Atom("inc")) == 11
+        erlang.signal(signal.SIGKILL)
+        with pytest.raises(NodeDown) as down:
+            await asking
+        assert down.value.reason == ("nodedown", erlang.name)
+        with pytest.raises(NodeDown):
+            await call(counter, Atom("inc"))
+
+    run(story, epmd, tmp_path)
+
+
+def test_a_gen_statem_over_there(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(node: Node, erlang: Erlang) -> None:
+        await load(erlang, "door")
+        await erlang.ask("door:start().")
+        door = (Atom("door"), Atom(erlang.name))
+        assert await call(door, (Atom("enter"), 1)) == ("error", "wrong")
+        passing = asyncio.create_task(call(door, Atom("pass")))  # answered once the door is open
+        send(door, (Atom("ask"), self_pid()))
+        assert await receive(timeout=5) == "closed"
+        assert not passing.done()
+        assert await call(door, (Atom("enter"), 1234)) == "ok"
+        assert await passing == "passed"
+        cast(door, Atom("unlock"))
+        assert await call(door, (Atom("enter"), 1)) == "already"
+        assert await system.get_state(door) == ("open", 1234)
+        with pytest.raises(CallError) as crash:
+            await call(door, Atom("no_such_event"))
+        assert crash.value.reason[0] == "function_clause"
+        await erlang.ask("door:start().")
+        await stop(door, "shutdown")
+
+    run(story, epmd, tmp_path)
+
+
+def test_a_name_in_a_registry_over_there(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(node: Node, erlang: Erlang) -> None:
+        await load(erlang, "counter")
+        await erlang.ask("{ok, C} = counter:start(1), global:register_name({shop, 1}, C).")
+        far = (Atom("global"), Atom(erlang.name))
+        assert await call(via(far, (Atom("shop"), 1)), Atom("inc")) == 2
+        with pytest.raises(NoProc):
+            await call(via(far, Atom("nobody")), Atom("inc"))
+        with pytest.raises(RemoteError, match="undef"):
+            await call(via((Atom("no_such_registry"), Atom(erlang.name)), 1), Atom("inc"))
+        with pytest.raises(NodeDown):
+            await call(via((Atom("global"), Atom("nobody@127.0.0.1")), 1), Atom("inc"))
+        with pytest.raises(TypeError, match="await"):
+            send(via(far, (Atom("shop"), 1)), "x")
+        # a server of ours under a name of theirs
+        name = via(far, Atom("adder"))
+        pid = await Adder.start(5, name=name)
+        assert await erlang.ask("gen_server:call({global, adder}, {add, 2}).") == "7"
+        assert await call(name, (Atom("add"), 1)) == 8
+        with pytest.raises(StartError) as taken:
+            await Adder.start(5, name=name)
+        assert taken.value.reason == ("already_started", pid)
+        await stop(pid)
+        assert await erlang.ask("global:whereis_name(adder).") == "undefined"
+
+    run(story, epmd, tmp_path)
+
+
+# --- a Python server, called from Erlang ------------------------------------------------------------------------------
+
+
+class Adder(GenServer):
+    async def init(self, start: int = 0) -> None:
+        self.total = start
+
+    async def handle_call(self, request: Any, from_: Any) -> Any:
+        match request:
+            case (Atom("add"), int(n)):
+                self.total += n
+                return self.total
+            case (Atom("later"), int(ms)):
+                send_after(ms / 1000, self_pid(), ("answer", from_))
+                return NOREPLY
+            case Atom("never"):
+                return NOREPLY
+        raise ValueError("unknown request")
+
+    async def handle_cast(self, request: Any) -> None:
+        send(request[1], (Atom("told"), self.total))
+
+    async def handle_info(self, message: Any) -> None:
+        match message:
+            case ("answer", from_):
+                self.reply(from_, (Atom("late"), self.total))
+
+
+CAUGHT = "(fun() -> try {ok, %s} catch Class:Why -> {Class, Why} end end)()."
+ADDER = f"{{adder, '{PY}'}}"
+
+
+def test_a_python_server_is_called(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(node: Node, erlang: Erlang) -> None:
+        await Adder.start(40, name="adder")
+        assert await erlang.ask(f"gen_server:call({ADDER}, {{add, 2}}).") == "42"
+        assert await erlang.ask(f"gen_server:cast({ADDER}, {{tell, self()}}), receive {{told, T}} -> T end.") == "42"
+        assert await erlang.ask(f"gen_server:call({ADDER}, {{later, 20}}).") == "{late,42}"
+        late = f"gen_server:call({ADDER}, {{later, 100}}, 20)"
+        assert await erlang.ask(CAUGHT % late) == (
+            f"{{exit,{{timeout,{{gen_server,call,[{{adder,'{PY}'}},{{later,100}},20]}}}}}}"
+        )
+        assert await erlang.ask("receive Late -> Late after 250 -> none end.") == "none"
+        assert (
+            await erlang.ask(
+                f"R = gen_server:send_request({ADDER}, {{later, 10}}), gen_server:receive_response(R, 5000)."
+            )
+            == "{reply,{late,42}}"
+        )
+        assert await erlang.ask(f"gen_server:multi_call(['{PY}', node()], adder, {{add, 0}}).") == (
+            f"{{[{{'{PY}',42}}],['{erlang.name}']}}"
+        )
+        assert await erlang.ask(f"gen_server:abcast(['{PY}'], adder, {{tell, self()}}).") == "abcast"
+        assert await erlang.ask("receive {told, T2} -> T2 after 5000 -> missing end.") == "42"
+        assert (await erlang.ask(CAUGHT % f"gen_server:call({{nobody, '{PY}'}}, x)")).startswith("{exit,{noproc,")
+        crash = await erlang.ask(CAUGHT % f"gen_server:call({ADDER}, nonsense)")
+        assert crash.startswith('{exit,{{{exception,<<"ValueError">>,<<"unknown request">>},')
+        assert (await erlang.ask(CAUGHT % f"gen_server:call({ADDER}, {{add, 1}})")).startswith("{exit,{noproc,")
+        assert (await erlang.ask(CAUGHT % "gen_server:call({adder, 'nobody@127.0.0.1'}, x)")).startswith(
+            "{exit,{{nodedown,'nobody@127.0.0.1'},"
+        )
+
+    run(story, epmd, tmp_path)
+
+
+def test_calls_with_a_from_that_makes_no_sense(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(node: Node, erlang: Erlang) -> None:
+        pid = await Adder.start(1, name="adder")
+        for sender in ("{a, b}", "{1, 2}", "a", "[]", "{self(), 1}", "{self(), [alias|x]}", "{self(), [[alias|1]|2]}"):
+            await erlang.ask(f"{ADDER} ! {{'$gen_call', {sender}, {{add, 0}}}}.")
+            for request in ("get_state", "{add, 0}", "{suspend, 1, 2}"):
+                await erlang.ask(f"{ADDER} ! {{system, {sender}, {request}}}.")
+        assert await erlang.ask(f"gen_server:call({ADDER}, {{add, 2}}).") == "3"
+        assert is_alive(pid)
+
+    run(story, epmd, tmp_path)
+
+
+def test_sys_asks_a_python_server(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(node: Node, erlang: Erlang) -> None:
+        pid = await Adder.start(7, name="adder")
+        state = await erlang.ask(f"sys:get_state({ADDER}).")
+        assert state == "#{total => 7}"
+        assert await erlang.ask(CAUGHT % f"sys:replace_state({ADDER}, fun(S) -> S end)") == "{error,not_supported}"
+        status = await erlang.ask(f"element(4, sys:get_status({ADDER})) =/= [], element(1, sys:get_status({ADDER})).")
+        assert status == "status"
+        running = f"lists:nth(2, element(4, sys:get_status({ADDER})))."
+        assert await erlang.ask(running) == "running"
+        assert await erlang.ask(f"sys:suspend({ADDER}).") == "ok"
+        assert await erlang.ask(running.replace("running", "")) == "suspended"
+        assert (await erlang.ask(CAUGHT % f"gen_server:call({ADDER}, {{add, 1}}, 50)")).startswith("{exit,{timeout,")
+        assert await erlang.ask(f"sys:get_state({ADDER}).") == state
+        assert await erlang.ask(f"sys:resume({ADDER}).") == "ok"
+        assert await erlang.ask(f"gen_server:call({ADDER}, {{add, 0}}).") == "8", "the call that timed out had its turn"
+        for unknown in ("sys:log(%s, true)", "sys:trace(%s, true)", "sys:change_code(%s, m, undefined, [])"):
+            answer = await erlang.ask(CAUGHT % (unknown % ADDER))
+            assert "unknown_system_msg" in answer, answer
+        assert await erlang.ask(CAUGHT % f"sys:terminate({ADDER}, shutdown)") == "{ok,ok}"
+        ref = monitor(pid)
+        assert (await receive(timeout=5))[:2] == ("DOWN", ref)
+
+    run(story, epmd, tmp_path)
+
+
+def test_a_python_server_is_linked_monitored_and_stopped(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(node: Node, erlang: Erlang) -> None:
+        async def start_adder(n: int) -> Any:
+            return await Adder.start(n)
+
+        node.export(start_adder, module="adders")
+        await erlang.ask("process_flag(trap_exit, true).")
+        start = f"P%d = erpc:call('{PY}', adders, start_adder, [1]), link(P%d), M%d = monitor(process, P%d), ok."
+        gone = "{receive {'EXIT', P%d, R%d} -> R%d end, receive {'DOWN', M%d, process, P%d, Q%d} -> Q%d end}."
+        ends = [
+            ("gen_server:stop(P%d)", "ok", "{normal,normal}"),
+            ("gen_server:stop(P%d, {shutdown, closing}, 5000)", "ok", "{{shutdown,closing},{shutdown,closing}}"),
+            ("exit(P%d, kill)", "true", "{killed,killed}"),
+            ("exit(P%d, {no, more})", "true", "{{no,more},{no,more}}"),
+        ]
+        for number, (end, answer, reasons) in enumerate(ends):
+            numbers = (number,) * 7
+            assert await erlang.ask(start % numbers[:4]) == "ok"
+            assert await erlang.ask((end % number) + ".") == answer
+            assert await erlang.ask(gone % numbers) == reasons
+        await Adder.start(1, name="adder")
+        assert await erlang.ask(f"gen_server:stop({ADDER}).") == "ok"
+        assert (await erlang.ask(CAUGHT % f"gen_server:stop({ADDER})")) == "{exit,noproc}"
+        assert whereis("adder") is None
+        # and the death of an Erlang process reaches the Python server that is linked with it
+        other = await Adder.start(1)
+        node.export(lambda: other, module="adders", name="other")
+        await erlang.ask(f"spawn(fun() -> link(erpc:call('{PY}', adders, other, [])), exit(collapsed) end).")
+        ref = monitor(other)
+        assert await receive(timeout=5) == ("DOWN", ref, "process", other, "collapsed")
+
+    run(story, epmd, tmp_path)
+
+
+def test_a_python_process_linked_with_an_otp_server(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(node: Node, erlang: Erlang) -> None:
+        await load(erlang, "counter")
+        process_flag("trap_exit", True)
+        await erlang.ask("counter:start(1).")
+        pid = await node.rpc(erlang.name, "erlang", "whereis", [Atom("counter")])
+        link(pid)
+        with pytest.raises(CallError):
+            await call(pid, (Atom("crash"), Atom("boom")))
+        assert await receive(timeout=5) == ("EXIT", pid, "boom")
+
+    run(story, epmd, tmp_path)
