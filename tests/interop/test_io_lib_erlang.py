@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,6 @@ from barrel_p2p.term.types import Export, ImproperList, Pid, Port, Reference
 from harness.beside import run
 from harness.erlang import Epmd, Erlang
 from harness.terms import many_terms
-
-pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
 FORMATS: list[tuple[str, list[Any]]] = [
     ("plain", []),
@@ -82,7 +81,8 @@ def test_formats(epmd: Epmd, tmp_path: Path) -> None:
 
 
 def test_random_terms(epmd: Epmd, tmp_path: Path) -> None:
-    collected = [term for term in many_terms(3_000) if not has_identifiers(term)]
+    seed = random.randrange(1 << 32)
+    collected = [term for term in many_terms(6_000, random.Random(seed)) if not has_identifiers(term)]
 
     async def story(node: Node, erlang: Erlang) -> None:
         await erlang.ask(SERVE)
@@ -97,7 +97,7 @@ def test_random_terms(epmd: Epmd, tmp_path: Path) -> None:
                     for strings in (False, True)
                     for unicode in (False, True)
                 ]
-                assert ours == [text.decode() for text in texts], term
+                assert ours == [text.decode() for text in texts], (seed, term)
             await asyncio.sleep(0)
 
     run(story, epmd, tmp_path, "+pc", "unicode")

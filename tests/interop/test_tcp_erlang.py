@@ -192,36 +192,6 @@ def test_large_messages_both_ways(epmd: Epmd, tmp_path: Path, megabytes: int) ->
     run(story, epmd, tmp_path)
 
 
-def test_a_hundred_thousand_messages_each_way_in_order(epmd: Epmd, tmp_path: Path) -> None:
-    async def story(node: Node, erlang: Erlang) -> None:
-        count = 100_000
-        await erlang.ask(
-            f"""register(sink, spawn(fun() ->
-                  L = fun L({count}) -> ok; L(N) -> receive {{N, _}} -> L(N + 1); Other -> {{N, Other}} end end,
-                  {{test, '{PY}'}} ! {{sink, L(0)}} end))."""
-        )
-        await erlang.ask(f"spawn(fun() -> [{{test, '{PY}'}} ! {{N, payload}} || N <- lists:seq(0, {count - 1})] end).")
-
-        async def flood() -> None:
-            for i in range(count):
-                send((Atom("sink"), Atom(erlang.name)), (i, b"payload"))
-                if i % 100 == 0:
-                    await asyncio.sleep(0)
-
-        spawn(flood)
-        expected, sink = 0, None
-        while expected < count or sink is None:
-            match await receive(timeout=60):
-                case ("sink", result):
-                    sink = result
-                case (number, "payload"):
-                    assert number == expected
-                    expected += 1
-        assert sink == "ok"
-
-    run(story, epmd, tmp_path)
-
-
 def test_thousands_of_atoms_collide_in_the_cache_and_stay_themselves(epmd: Epmd, tmp_path: Path) -> None:
     async def story(node: Node, erlang: Erlang) -> None:
         await erlang.ask("register(echo, spawn(fun L() -> receive {P, M} -> P ! M, L() end end)).")
