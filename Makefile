@@ -32,8 +32,8 @@ test: setup erlang  ## All tests: Python, Rust, real Erlang peers
 	cargo test --release --locked --quiet --manifest-path rust/Cargo.toml
 	$(BIN)/python -m pytest
 
-erlang:  # Debian's Erlang is the real peer of the tests; root can also cut wires, with ip and tc
-	@{ command -v erl && { command -v tc || [ "$$(id -u)" -ne 0 ]; }; } >/dev/null || ./.ci/install-erlang
+erlang:  # Debian's Erlang and Elixir are the real peers of the tests; root can also cut wires, with ip and tc
+	@{ command -v erl && command -v elixir && { command -v tc || [ "$$(id -u)" -ne 0 ]; }; } >/dev/null || ./.ci/install-erlang
 
 lint: setup  ## ruff, mypy --strict, stubtest, rustfmt, clippy
 	$(BIN)/ruff check .

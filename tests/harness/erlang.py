@@ -30,7 +30,7 @@ Loop = fun Loop(Bindings) ->
     eof -> erlang:halt(0);
     Line ->
       Next = try
-        {ok, Tokens, _} = erl_scan:string(Line),
+        {ok, Tokens, _} = erl_scan:string(unicode:characters_to_list(Line)),
         {ok, Exprs} = erl_parse:parse_exprs(Tokens),
         {value, Value, New} = erl_eval:exprs(Exprs, Bindings),
         io:format("= ~0tp~n", [Value]),
