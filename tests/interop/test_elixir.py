@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,28 @@ def test_an_elixir_supervisor_with_a_python_child(epmd: Epmd, elixir: Elixir, tm
         assert (await receive(timeout=10)) == ("DOWN", ref, "process", second, "shutdown")
 
     told(story, elixir, epmd, tmp_path)
+
+
+def test_the_page_about_elixir(epmd: Epmd, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/erlang-cluster.md").read_text()
+    section = page.partition("## Elixir")[2].partition("\n## ")[0]
+    modules, python = (re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("elixir", "python"))
+    starts = re.findall(r"`(Shop\.Till\.start\(.*?\)|Registry\.start_link\(.*?\))`", section.replace("\n", " "))
+    calls = re.findall(r"`(GenServer\.call\(.*?\}\))`|`(:erpc\.call\(.*?\))`", section.replace("\n", " "))
+    assert len(modules) == len(python) == 1 and len(starts) == 3 and len(calls) == 2
+
+    async def story(node: Node, elixir: Elixir) -> None:
+        await elixir.run(modules[0])
+        for start in sorted(starts):  # the Registry first
+            keep = f"{{:ok, _}} = {start}; send(test, :up); Process.sleep(:infinity)"
+            await elixir.run(f"test = self(); spawn(fn -> {keep} end)")
+            assert await elixir.run("receive do :up -> :up end") == "up"
+        scope: dict[str, Any] = {}
+        exec(python[0], scope)
+        await scope["use_the_shop"](node)
+        await Counter.start(0, name="counter")
+        node.export(lambda name: 3.5, module="shop", name="price")
+        assert [await elixir.run("".join(call)) for call in calls] == ["{ok,2}", "3.5"]
+
+    with Elixir(epmd, "shop") as elixir:
+        told(story, elixir, epmd, tmp_path)

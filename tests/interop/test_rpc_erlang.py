@@ -22,6 +22,7 @@ from barrel_p2p import (
     send,
     spawn,
 )
+from barrel_p2p.node import guests, rex
 from harness.beside import PY, run
 from harness.erlang import Epmd, Erlang
 
@@ -171,6 +172,8 @@ def test_rpc_call_and_its_relatives(epmd: Epmd, tmp_path: Path) -> None:
         assert await erlang.ask(f"lists:member('{PY}', nodes()).") == "true"
         evaluated = await erlang.ask("rpc:parallel_eval([{erlang, abs, [-1]}, {shop, add, [1, 1]}]).")
         assert evaluated == "[1,2]"  # in turn on this node and on the Python one
+        node.export(abs, module="erlang", name="abs")
+        assert await erlang.ask("rpc:pmap({erlang, abs}, [], [-1, -2, -3, -4]).") == "[1,2,3,4]"
 
     run(story, epmd, tmp_path, published=True)
 
@@ -264,8 +267,7 @@ def test_node_rpc_keeps_class_reason_and_stack(epmd: Epmd, tmp_path: Path) -> No
         kind, reason, stack = await failure("lists", "nth", 0, [1])
         assert (kind, reason) == ("error", "function_clause") and stack[0][:2] == ("lists", "nth")
         # a failure that passes through Python is the same for the next caller
-        node.export(relayed := Relay(node, erlang.name).__call__, module="shop", name="relay")
-        assert relayed
+        node.export(Relay(node, erlang.name), module="shop", name="relay")
         through = CATCH % f"erpc:call('{PY}', shop, relay, [erlang, throw, [again]])"
         assert await erlang.ask(through) == "{throw,again}"
         with pytest.raises(RemoteError) as local:
@@ -295,8 +297,9 @@ def test_timeouts_lost_and_missing_nodes(epmd: Epmd, tmp_path: Path) -> None:
         with pytest.raises(CallTimeout):
             await node.rpc(erlang.name, "timer", "sleep", [60_000], timeout=0.05)
         assert time.monotonic() - started < 5
+        export(node)
         with pytest.raises(CallTimeout):
-            await node.rpc(PY, "shop", "slow", [9.0], timeout=0.05) if export(node) is None else None
+            await node.rpc(PY, "shop", "slow", [9.0], timeout=0.05)
         with pytest.raises(NodeDown):
             await node.rpc("nobody@127.0.0.1", "erlang", "node")
         asking = asyncio.create_task(node.rpc(erlang.name, "timer", "sleep", [60_000], timeout=None))
@@ -304,5 +307,28 @@ def test_timeouts_lost_and_missing_nodes(epmd: Epmd, tmp_path: Path) -> None:
         erlang.signal(signal.SIGKILL)
         with pytest.raises(NodeDown):
             await asking
+
+    run(story, epmd, tmp_path)
+
+
+def test_what_a_peer_may_have_running_is_bounded(epmd: Epmd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guests, "MAX_GUESTS", 3)
+    monkeypatch.setattr(rex, "MAX_BLOCKED", 2)
+
+    async def story(node: Node, erlang: Erlang) -> None:
+        export(node)
+        limit = "{badrpc,{'EXIT',system_limit}}"
+        many = "lists:sort([rpc:yield(K) || K <- [rpc:async_call('%s', shop, slow, [0.3]) || _ <- lists:seq(1, 5)]])."
+        assert await erlang.ask(many % PY) == f"[slept,slept,slept,{limit},{limit}]"
+        old = """Ids = [gen_server:send_request({rex, '%s'}, {%s, shop, slow, [0.3], user}) || _ <- lists:seq(1, 5)],
+            lists:sort([receive {[alias | Id], Reply} -> Reply after 5000 -> missing end || Id <- Ids])."""
+        assert await erlang.ask("(fun() -> " + (old % (PY, "call"))[:-1] + " end)().") == (
+            f"[slept,slept,slept,{limit},{limit}]"
+        )
+        # one runs, two wait
+        assert await erlang.ask("(fun() -> " + (old % (PY, "block_call"))[:-1] + " end)().") == (
+            f"[slept,slept,slept,{limit},{limit}]"
+        )
+        assert await erlang.ask(f"rpc:block_call('{PY}', shop, add, [1, 2]).") == "3"
 
     run(story, epmd, tmp_path)
