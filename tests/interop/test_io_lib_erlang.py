@@ -51,6 +51,7 @@ BAD: list[tuple[str, list[Any]]] = [
     ("~s", [{}]),
     ("~s", [[8364]]),
     ("~.99b", [1]),
+    ("~c", [b"x"]),
     ("~f", [b"x"]),
 ]
 SERVE = """register(format, spawn(fun L() -> receive

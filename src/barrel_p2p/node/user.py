@@ -39,8 +39,9 @@ _READS = ("get_line", "get_chars", "get_until", "get_password")
 
 
 def to_stdout(text: str) -> None:
-    """Write to the standard output of this moment."""
-    sys.stdout.write(text)
+    """Write to the standard output of this moment; what its encoding lacks is escaped."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
     sys.stdout.flush()
 
 

@@ -108,8 +108,9 @@ def chars(data: Any, *, latin1: bool = False, limit: int = MAX_TEXT) -> str:
         while todo:
             item = todo.pop()
             if isinstance(item, list):
-                if _all_chars(item):
-                    text.add("".join(map(chr, item)))
+                head = item[: text.left + 1]  # no more of a long one will be shown, nor should it be looked at
+                if _all_chars(head):
+                    text.add("".join(map(chr, head)))
                 else:
                     todo += reversed(item)
             elif isinstance(item, ImproperList):
@@ -151,8 +152,8 @@ def _write(text: _Text, term: Any, strings: bool, unicode: bool, depth: int) -> 
         text.add("<<" + "".join(f"{byte}," for byte in term.data[: text.left][:-1]))
         text.add(f"{term.data[-1] >> (8 - term.bits)}:{term.bits}>>")
     elif isinstance(term, (tuple, list, ImproperList)):
-        if strings and isinstance(term, list) and term and _is_text(term, unicode):
-            text.add(_quote(map(int, term[: text.left + 1]), '"', unicode))
+        if strings and isinstance(term, list) and term and _is_text(term[: text.left + 1], unicode):
+            text.add(_quote(term[: text.left + 1], '"', unicode))
             return
         items: Any = term.elements if isinstance(term, ImproperList) else term
         opening, closing = "{}" if isinstance(term, tuple) else "[]"
@@ -288,7 +289,10 @@ def _directive(match: re.Match[str], args: list[Any], room: int) -> str:
     if what == "i":
         return ""
     if what == "c":
-        text = chr(term if unicode else term & 255) * (precision if precision is not None else field or 1)
+        code = term if unicode else term & 255
+        if not _is_char(code):
+            raise ValueError(f"{code} is no character")
+        text = chr(code) * (precision if precision is not None else field or 1)
         return _pad(text, field, pad, left_aligned, None)
     if what == "s":
         source = str(term) if isinstance(term, Atom) else _NAMES.get(term) if _is_name(term) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io as sys_io
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,18 @@ def test_text_goes_to_standard_output(tmp_path: Path, capsys: pytest.CaptureFixt
 
     asyncio.run(main())
     assert capsys.readouterr().out == 'é\n#{a => {1,<<"x">>}}\nends for shutdown\n'
+
+
+def test_an_output_that_knows_few_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = sys_io.TextIOWrapper(raw := sys_io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr("sys.stdout", output)
+
+    async def main() -> None:
+        async with node(tmp_path):
+            await io.put_chars("é €\n")
+
+    asyncio.run(main())
+    assert raw.getvalue() == b"\xe9 \\u20ac\n"
 
 
 def test_a_leader_is_inherited(tmp_path: Path) -> None:
@@ -95,8 +108,11 @@ def test_one_request_prints_so_much_and_no_more() -> None:
     big = (Atom("put_chars"), Atom("unicode"), Atom("io_lib"), Atom("format"), [b"~99999999c", [120]])
     reply, text = answer((Atom("requests"), [big] * 100))
     assert reply == "ok" and len(text) < (1 << 20) + 10
+    surrogate = (Atom("put_chars"), Atom("unicode"), Atom("io_lib"), Atom("format"), [b"~tc", [0xD800]])
+    assert answer(surrogate) == ((Atom("error"), Atom("format")), "")
     nested = (Atom("requests"), [(Atom("requests"), [])])
     assert answer(nested) == ((Atom("error"), Atom("request")), "")
+    assert answer((Atom("put_chars"), Atom("unicode"), [[120] * 10_000_000]), limit=5)[1] == "xxxxx..."
     deep: Any = []
     for _ in range(400):
         deep = [deep]
