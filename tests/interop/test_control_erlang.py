@@ -190,3 +190,22 @@ def test_links_and_monitors_that_are_taken_back(epmd: Epmd, tmp_path: Path) -> N
         assert not node.runtime.peers.get(Atom(erlang.name)), "nothing is left of them"
 
     run(story, epmd, tmp_path)
+
+
+def test_a_peer_can_not_take_the_nodes_own_servers_along(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(node: Node, erlang: Erlang) -> None:
+        servers = {name: node.runtime.names[name].pid for name in ("net_kernel", "rex", "user")}
+        shell = await shell_of(erlang)
+        for pid in servers.values():
+            send(shell, (Atom("pid"), pid))
+            harm = "exit(P, die), spawn(fun() -> link(P), exit(die) end)"
+            await erlang.ask(f"(fun() -> receive {{pid, P}} -> {harm} end end)().")
+            await erlang.ask(f"net_adm:ping('{PY}').")
+        for name in servers:
+            junk = "[{'%s', '%s'} ! J || J <- [x, {'$gen_cast', x}, {'EXIT', self(), die}, {self(), {a, b}}, []]]."
+            await erlang.ask(junk % (name, PY))
+        assert await erlang.ask(f"net_adm:ping('{PY}').") == "pong"
+        assert await erlang.ask(f"rpc:block_call('{PY}', no, such, []), ok.") == "ok"
+        assert {name: node.runtime.names[name].pid for name in servers} == servers
+
+    run(story, epmd, tmp_path)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from barrel_p2p.process.api import process_flag, receive, send
+from barrel_p2p.process.current import current_process
 from barrel_p2p.process.io import IO_LIB, IO_REPLY, IO_REQUEST
 from barrel_p2p.term import io_lib
 from barrel_p2p.term.types import Atom, Pid
@@ -47,7 +48,8 @@ def to_stdout(text: str) -> None:
 
 async def serve(write: Callable[[str], object]) -> None:
     """The process ``user``: ends when the node does, after all that was sent to it before."""
-    process_flag("trap_exit", True)
+    process_flag("trap_exit", True)  # whoever links with the leader of all does not take it along
+    node = current_process().runtime.pid
     ending = False
     while not ending:
         text = ""
@@ -59,7 +61,7 @@ async def serve(write: Callable[[str], object]) -> None:
                     reply, printed = answer(request)
                     replies.append((sender, reply_as, reply))
                     text += printed
-                case (Atom("EXIT"), _, _):
+                case (Atom("EXIT"), sender, _) if sender == node:
                     ending = True
             if ending or len(replies) >= MAX_BATCH or len(text) >= io_lib.MAX_TEXT:
                 break
