@@ -336,13 +336,14 @@ class HyParView:
 
     # --- the active view ----------------------------------------------------------------------------------------------
 
-    def _add(self, peer: str) -> None:
-        """Take a connected peer into the active view; a full one gives up a random member for it."""
+    def _add(self, peer: str, *, joins: bool = False) -> None:
+        """Take a connected peer into the active view; a full one gives up a random member for it, or the youngest."""
         self._pending.pop(peer, None)
         if peer in self._active:
             return
         if len(self._active) >= self._full:
-            self._evict(self._one_of(list(self._active)))
+            members = list(self._active)
+            self._evict(members[-1] if joins else self._one_of(members))
         kind = self._active[peer] = self._kinds[peer]
         self._passive.discard(peer)
         self._lingering.pop(peer, None)
@@ -395,7 +396,7 @@ class HyParView:
         self._joins[peer] = self._now
         self._pace.count(self._now)
         if peer not in self._active:
-            self._add(peer)
+            self._add(peer, joins=True)
         walk = ForwardJoin(peer, self.config.arwl)
         for other in self._active:
             if other != peer:

@@ -1,0 +1,191 @@
+"""Runs a scenario: joins, faults and broadcasts by the clock, checkers all the while, a report at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import resource
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from barrel_p2p.errors import ConfigError
+from barrel_p2p.testing import checkers, graph
+from barrel_p2p.testing.broadcasts import Entry, Outcome
+from barrel_p2p.testing.cluster import Cluster, MakeMember
+from barrel_p2p.testing.faults import Faults
+from barrel_p2p.testing.report import Report, SimulationFailed
+from barrel_p2p.testing.scenario import Broadcasts, Scenario, load
+
+Progress = Callable[[float, float, int], None]
+"""Called now and then with the simulated seconds that have passed, those in all, and the number of live nodes."""
+
+OUTCOME_MS = 20_000  # after so long a broadcast has got where it gets to
+PROGRESS_MS = 5_000
+
+
+def run(
+    scenario: Scenario | str | Path,
+    *,
+    seed: int | None = None,
+    nodes: int | None = None,
+    progress: Progress | None = None,
+    make: MakeMember | None = None,
+) -> Report:
+    """Run a scenario and return its figures.
+
+    Example: ``run("chaos", seed=7).broadcasts``
+
+    Args:
+        scenario: one made by hand, a path of a TOML file, or the name of a standard one.
+        seed: instead of the scenario's.
+        nodes: instead of the scenario's.
+        progress: called every five simulated seconds.
+        make: makes the members, for tests that mix in nodes of another kind.
+
+    Raises:
+        SimulationFailed: a checker found something wrong; the message replays it.
+        ConfigError: the scenario can't be read.
+    """
+    plan = scenario if isinstance(scenario, Scenario) else load(scenario)
+    source = plan.name if isinstance(scenario, Scenario) else str(scenario)
+    plan = dataclasses.replace(plan, nodes=nodes or plan.nodes, seed=plan.seed if seed is None else seed)
+    unknown = [name for name in plan.checks if name not in {**checkers.ALWAYS, **checkers.QUIET}]
+    if unknown:
+        raise ConfigError(f"there is no checker {unknown[0]!r}; there are {', '.join(_ALL)}")
+    collects = gc.isenabled()
+    gc.disable()  # nothing here makes cycles, and looking for them takes a third of the time
+    try:
+        return _Run(plan, source, progress, make).run()
+    finally:
+        if collects:
+            gc.enable()
+
+
+_ALL = [*checkers.ALWAYS, *checkers.QUIET]
+
+
+class _Run:
+    """One run of a scenario."""
+
+    def __init__(self, plan: Scenario, source: str, progress: Progress | None, make: MakeMember | None) -> None:
+        self._plan = plan
+        self._source = source
+        self._progress = progress
+        self._cluster = Cluster(plan, plan.seed, make)
+        self._clock = self._cluster.clock
+        self._end_ms = int((plan.ready + plan.duration) * 1000)
+        self._phases: dict[str, graph.Shape] = {}
+
+    def run(self) -> Report:
+        began = time.perf_counter()
+        plan, clock = self._plan, self._clock
+        ready_ms = int(plan.ready * 1000)
+        self._plan_joins()
+        clock.at(ready_ms, self._ready)
+        Faults(self._cluster, ready_ms)
+        for group in plan.broadcasts:
+            for number in range(group.count):
+                clock.at(ready_ms + int((group.at + number * group.every) * 1000), self._broadcast, group)
+        clock.at(int(plan.check_every * 1000), self._check_always)
+        if self._progress is not None:
+            clock.at(0, self._tell_progress)
+        clock.run(self._end_ms)
+        self._check({**checkers.ALWAYS, **checkers.QUIET})
+        self._phases["end"] = self._shape()
+        return self._report(time.perf_counter() - began)
+
+    def _plan_joins(self) -> None:
+        plan = self._plan
+        contacts = min(plan.join.contacts, plan.nodes)
+        for number in range(plan.nodes):
+            contact = None if number == 0 else f"n{int(self._cluster.rng.random() * min(number, contacts))}@sim"
+            at_ms = int(plan.join.within * 1000 * number / plan.nodes)
+            self._clock.at(at_ms, self._start, f"n{number}@sim", contact)
+
+    def _start(self, name: str, contact: str | None, _: Any) -> None:
+        self._cluster.start(name, contact)
+
+    def _ready(self, _: Any, __: Any, ___: Any) -> None:
+        self._phases["ready"] = self._shape()
+
+    def _shape(self) -> graph.Shape:
+        return graph.shape(self._cluster.live, self._cluster.rng)
+
+    def _tell_progress(self, _: Any, __: Any, ___: Any) -> None:
+        if self._progress is not None:
+            self._progress(self._clock.seconds, self._end_ms / 1000, len(self._cluster.live))
+            self._clock.at(self._clock.ms + PROGRESS_MS, self._tell_progress)
+
+    # --- broadcasts ---------------------------------------------------------------------------------------------------
+
+    def _broadcast(self, group: Broadcasts, _: Any, __: Any) -> None:
+        cluster = self._cluster
+        live = [member for member in cluster.live if member.up_ms >= 0]
+        if not live:
+            return
+        sender = live[0] if group.senders == "first" else live[int(cluster.rng.random() * len(live))]
+        if group.mode == "flood":
+            self._flood(group, cluster.live.index(sender))
+        else:
+            entry = cluster.send_out(sender, group.label)
+            self._clock.at(self._clock.ms + OUTCOME_MS, self._broadcast_over, entry)
+
+    def _flood(self, group: Broadcasts, sender: int) -> None:
+        live = self._cluster.live
+        hops = graph.distances(graph.links(live), sender)
+        self._cluster.ledger.outcomes.append(
+            Outcome(group.label, self._clock.seconds, False, len(live), len(hops), 0.0, hops[-1], 0.0)
+        )
+
+    def _broadcast_over(self, entry: Entry, _: Any, __: Any) -> None:
+        cluster = self._cluster
+        outcome, missed = cluster.ledger.close(entry, cluster.live, disturbed_ms=cluster.disturbed_ms)
+        if outcome.quiet and missed and "delivered" in self._plan.checks:
+            self._fail([f"delivered: broadcast {entry.number} of {outcome.at} s did not reach {', '.join(missed)}"])
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    def _check_always(self, _: Any, __: Any, ___: Any) -> None:
+        self._check(checkers.ALWAYS)
+        self._clock.at(self._clock.ms + int(self._plan.check_every * 1000), self._check_always)
+
+    def _check(self, which: dict[str, checkers.Checker]) -> None:
+        problems = []
+        for name, checker in which.items():
+            if name in self._plan.checks:
+                problems += [f"{name}: {line}" for line in checker(self._cluster)]
+        if problems:
+            self._fail(problems)
+
+    def _fail(self, problems: list[str]) -> None:
+        plan = self._plan
+        replay = f"python -m barrel_p2p.testing {self._source} --seed {plan.seed} --nodes {plan.nodes}"
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        at = f"after {self._clock.seconds} s"
+        raise SimulationFailed(f"{problems[0]}{more}, {at}; {_version()}; replay: {replay}", replay, problems)
+
+    def _report(self, wall: float) -> Report:
+        cluster = self._cluster
+        return Report(
+            scenario=self._plan.name,
+            seed=self._plan.seed,
+            nodes=self._plan.nodes,
+            version=_version(),
+            simulated=self._clock.seconds,
+            wall=wall,
+            events=self._clock.passed,
+            memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            sent={kind.__name__: count for kind, count in cluster.sent.items()},
+            phases=self._phases,
+            outcomes=tuple(cluster.ledger.outcomes),
+        )
+
+
+def _version() -> str:
+    return f"barrel-p2p {version('barrel-p2p')}"
+
+
+__all__ = ["Progress", "run"]
