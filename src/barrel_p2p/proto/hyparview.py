@@ -24,9 +24,10 @@ Between Python nodes the paper holds, with these departures:
 - NEIGHBOR has an answer, and is sent after the channel is up; both sides add each other on the answer. An answer nobody
   waits for gets a DISCONNECT, so that a late one leaves no one-sided link. So does a shuffle of a stranger.
 - The end of a walk asks the new node with ``low`` before it drops somebody: the new node may be full by then.
-- Several places are filled at a time. Refusals are limited to ``active_size`` a shuffle period while there is a
-  neighbour: each costs a connection.
-- Every hop of a shuffle merges and answers it, to the hop before (upstream's way): no connection is made for it.
+- Several places are filled at a time. While there is a neighbour, a shuffle period ends with one refusal more
+  than there are free places: each costs a connection.
+- Who ends a shuffle's walk answers to the hop before, not to the origin: no connection is made for it, and upstream's
+  message has no origin. Erlang nodes answer at every hop, and get an answer at once.
 - A peer that fails stays a candidate with a growing wait (upstream's ``max_fail_count``, ``base_backoff_ms``), and
   neighbours that were lost are looked for again after a minute: the paper forgets them, and a split never heals.
 
@@ -324,7 +325,7 @@ class HyParView:
         free = self._full - len(self._active)
         if free <= 0:
             return
-        if self._active and self._refusals >= self._full:
+        if self._active and self._refusals > free:
             return
         free -= sum(pending.purpose in ("promote", "join") for pending in self._pending.values())
         while free > 0:
@@ -410,7 +411,7 @@ class HyParView:
             if ttl <= 0 or len(self._active) <= 1:
                 self._accept(joiner)
                 return
-            if ttl == self.config.prwl or self._passive.has_room():
+            if ttl == self.config.prwl:
                 self._passive.add(joiner, self._now)
                 if len(self._active) < self._full:
                     self._out.append(StartTimer("fill", self._now + FILL_DELAY))
@@ -480,7 +481,17 @@ class HyParView:
         kind = self._kinds[peer]
         if peer not in self._active and peer not in self._pending:
             self._shuffled_by_stranger(peer, kind)
-        names = message.peers
+        ttl = min(message.ttl, self.config.arwl)  # rule 9
+        if ttl > 0:
+            others = [p for p, kind in self._active.items() if p != peer and kind == "python"]  # rule 10
+            if others:
+                self._send(self._one_of(others), Shuffle(ttl - 1, message.peers))
+                if kind == "python":
+                    return
+        self._exchange(peer, kind, message.peers)
+
+    def _exchange(self, peer: str, kind: Kind, names: tuple[str, ...]) -> None:
+        """Answer a shuffle with as many names, and take in its own."""
         if kind == "python":
             mine = self._passive.sample(len(names), peer)
             if len(mine) < len(names):
@@ -489,11 +500,6 @@ class HyParView:
             mine = self._sample_for_erlang(peer)[: len(names)]
         self._send(peer, ShuffleReply(tuple(mine)))
         self._merge(names, mine)
-        ttl = min(message.ttl, self.config.arwl)  # rule 9
-        if ttl > 0:
-            others = [p for p, kind in self._active.items() if p != peer and kind == "python"]  # rule 10
-            if others:
-                self._send(self._one_of(others), Shuffle(ttl - 1, names))
 
     def _shuffled_by_stranger(self, peer: str, kind: Kind) -> None:
         """Who shuffles with us has us in its view."""
@@ -551,7 +557,7 @@ class HyParView:
         if self._active[target] == "python":
             names = [self.name, *some_of(list(self._active), SHUFFLED_ACTIVE, target, self._rng)]
             self._sent = self._passive.sample(self.config.shuffle_length - len(names), target)
-            self._send(target, Shuffle(self.config.prwl, (*names, *self._sent)))
+            self._send(target, Shuffle(self.config.arwl, (*names, *self._sent)))
         else:
             self._sent = []
             self._send(target, Shuffle(0, tuple(self._sample_for_erlang(target))))
