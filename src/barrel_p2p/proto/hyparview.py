@@ -45,21 +45,15 @@ make it need one, nor rely on more than it does (the numbers are used in the com
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from random import Random
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
-from barrel_p2p.proto.hyparview_config import ERLANG_SAMPLE, FILL_DELAY, HyParViewConfig
+from barrel_p2p.proto.hyparview_config import ERLANG_SAMPLE, FILL_DELAY
 from barrel_p2p.proto.hyparview_events import (
-    Connect,
     ConnectFailed,
-    ContactsFound,
     Disconnect,
-    DownReason,
     Fact,
     ForwardJoin,
     Join,
-    JoinFailed,
     JoinRequested,
     Kind,
     LeaveRequested,
@@ -71,12 +65,8 @@ from barrel_p2p.proto.hyparview_events import (
     Notify,
     Order,
     PeerConnected,
-    PeerDown,
-    PeerLingers,
     PeerLost,
-    PeerUp,
     Release,
-    Send,
     Shuffle,
     ShuffleReply,
     Started,
@@ -85,28 +75,14 @@ from barrel_p2p.proto.hyparview_events import (
     TimerFired,
     TrafficSeen,
 )
-from barrel_p2p.proto.hyparview_pace import Lost, Pace
-from barrel_p2p.proto.hyparview_passive import PassiveView, some_of
+from barrel_p2p.proto.hyparview_links import FIRST_CONTACT, Links
+from barrel_p2p.proto.hyparview_passive import some_of
 
-Purpose = Literal["join", "promote", "accept", "rejoin"]
-
-JOIN_INTERVAL: Final = 1.0  # seconds between two JOINs of a peer, each of which costs us a walk per neighbour; a guess
-FIRST_CONTACT: Final = 1.0  # seconds until a contact is tried once there is no neighbour (upstream's)
-MAX_CONTACT_WAIT: Final = 12  # times ``contact_retry_ms``, which makes it a minute; a guess
+WALKS_INTERVAL: Final = 1.0  # seconds between two JOINs of a peer that send out walks, one for each neighbour; a guess
 SHUFFLED_ACTIVE: Final = 3  # active peers in a shuffle (the paper's)
 
 
-@dataclass(slots=True)
-class _Pending:
-    """An attempt to win a peer. ``asked``: it is connected, and NEIGHBOR was sent."""
-
-    purpose: Purpose
-    deadline: float
-    asked: bool = False
-    names_asked: bool = False  # of an Erlang contact that had no room
-
-
-class HyParView:
+class HyParView(Links):
     """The membership of one node::
 
         orders = hyparview.handle(PeerLost("bob@host"), now=loop.time())
@@ -116,37 +92,6 @@ class HyParView:
         config: the settings.
         rng: where all randomness comes from.
     """
-
-    __slots__ = (
-        "_active", "_contact_wait", "_contacts", "_full", "_joined", "_joins", "_kinds", "_left", "_lingering", "_lost",
-        "_neighbor_timeout", "_now", "_out", "_pace", "_passive", "_pending", "_pending_at", "_pending_timeout",
-        "_refusals", "_rng", "_sent", "_started", "config", "name",
-    )  # fmt: skip
-
-    def __init__(self, name: str, config: HyParViewConfig, *, rng: Random) -> None:
-        self.name = name
-        self.config = config
-        self._rng = rng
-        self._full = config.active_size
-        self._pending_timeout = config.pending_timeout_ms / 1000
-        self._neighbor_timeout = config.neighbor_timeout_ms / 1000
-        self._active: dict[str, Kind] = {}
-        self._passive = PassiveView(config, rng)
-        self._kinds: dict[str, Kind] = {}  # of every peer there is a channel to
-        self._pending: dict[str, _Pending] = {}
-        self._pending_at: float | None = None  # when the timer ``pending`` fires
-        self._lingering: dict[str, None] = {}
-        self._joined: dict[str, None] = {}  # Erlang peers that got a JOIN on the channel there is
-        self._joins: dict[str, float] = {}  # when a connected peer sent JOIN
-        self._lost = Lost(config, rng)
-        self._pace = Pace(config)
-        self._refusals = 0  # since the last shuffle
-        self._sent: list[str] = []  # names in our last shuffle
-        self._contacts = config.contact_nodes
-        self._contact_wait = 0.0  # seconds until the next attempt to join through one of them
-        self._started = self._left = False
-        self._out: list[Order] = []
-        self._now = 0.0
 
     def handle(self, fact: Fact, *, now: float) -> list[Order]:
         """Take a fact (``now`` in monotonic seconds); perform what comes back, in order."""
@@ -166,17 +111,13 @@ class HyParView:
         """The passive view."""
         return list(self._passive.names)
 
-    def needs(self, peer: str) -> bool:
-        """Whether the channel to ``peer`` is in use by the membership."""
-        return peer in self._active or peer in self._pending or peer in self._lingering
-
     # --- what the node tells ------------------------------------------------------------------------------------------
 
     def _start(self, fact: Started) -> None:
         self._started = True
         self._left = False
         self._start_shuffles()
-        self._start_contacts(min(FIRST_CONTACT, self.config.contact_retry_ms / 1000))
+        self._start_contacts(FIRST_CONTACT)
 
     def _join_requested(self, fact: JoinRequested) -> None:
         if not self._started or self._left:
@@ -190,10 +131,9 @@ class HyParView:
                 self._send(peer, Disconnect())
             self._out.append(Release(peer, close=kind == "erlang"))  # rule 5
         for peer in self._lingering:
-            if peer not in self._active:
-                self._out.append(Release(peer, close=True))
+            self._out.append(Release(peer, close=True))
         for peer in self._pending:
-            if peer in self._kinds:
+            if peer in self._kinds and peer not in self._lingering:
                 self._out.append(Release(peer))
         self._active.clear()
         self._passive.clear()
@@ -223,7 +163,8 @@ class HyParView:
         self._kinds.pop(peer, None)
         self._lingering.pop(peer, None)
         self._joined.pop(peer, None)
-        self._joins.pop(peer, None)
+        self._walks_sent.pop(peer, None)
+        self._hints_taken.pop(peer, None)
         if peer in self._pending:
             self._attempt_failed(peer, "the connection was lost")
         if peer in self._active:
@@ -239,139 +180,8 @@ class HyParView:
         peer = fact.peer
         if self._left or self._kinds.get(peer) != "erlang" or peer in self._active or peer in self._pending:
             return
-        if len(self._active) < self._full:  # rule 8
+        if len(self._active) < self._full and self._not_since(self._hints_taken, peer, self._pace.period):  # rule 8
             self._attempt(peer, "promote")
-
-    # --- attempts to win a peer ---------------------------------------------------------------------------------------
-
-    def _attempt(self, peer: str, purpose: Purpose) -> None:
-        pending = self._pending.get(peer)
-        if pending is not None:
-            if purpose == "join":
-                pending.purpose = "join"
-            return
-        pending = self._pending[peer] = _Pending(purpose, self._now + self._pending_timeout)
-        if peer in self._kinds:
-            self._ask(peer, pending)
-        else:
-            self._out.append(Connect(peer))
-            self._wake_at(pending.deadline)
-
-    def _ask(self, peer: str, pending: _Pending) -> None:
-        """The channel is up (rule 3): say what we want."""
-        if self._kinds[peer] == "python":
-            if pending.purpose == "join":
-                self._send(peer, Join())
-                self._add(peer)
-                return
-            self._send(peer, Neighbor(high=pending.purpose == "rejoin" or not self._active))
-        else:
-            self._send(peer, Neighbor(high=False))  # rules 1, 2 and 5
-            if peer in self._lingering:
-                self._add(peer)
-                return
-        pending.asked = True
-        pending.deadline = self._now + self._neighbor_timeout
-        self._wake_at(pending.deadline)
-
-    def _refused(self, peer: str, why: str) -> None:
-        """A peer that was asked said no, or nothing."""
-        pending = self._pending[peer]
-        if pending.purpose == "join" and self._kinds.get(peer) == "erlang" and not self._active:
-            if not pending.names_asked:  # rule 1: an answer has as many names as the question
-                pending.names_asked = True
-                pending.deadline = self._now + self._neighbor_timeout
-                self._wake_at(pending.deadline)
-                self._send(peer, Shuffle(0, (self.name,) * self.config.shuffle_length))
-                return
-            if peer not in self._joined:
-                self._joined[peer] = None
-                self._send(peer, Join())
-                self._add(peer)
-                return
-        self._attempt_failed(peer, why)
-
-    def _attempt_failed(self, peer: str, why: str) -> None:
-        pending = self._pending.pop(peer)
-        if pending.purpose == "join":
-            self._out.append(Notify(JoinFailed(peer, f"{peer}: {why}")))
-        elif pending.purpose == "promote":
-            self._passive.failed(peer, self._now)
-        elif pending.purpose == "rejoin":
-            self._lost.failed(peer, self._now)
-        if peer in self._kinds and not self.needs(peer):
-            self._out.append(Release(peer))
-
-    def _wake_at(self, deadline: float) -> None:
-        if self._pending_at is None or deadline < self._pending_at:
-            self._pending_at = deadline
-            self._out.append(StartTimer("pending", deadline))
-
-    def _pending_tick(self) -> None:
-        self._pending_at = None
-        for peer in [p for p, pending in self._pending.items() if pending.deadline <= self._now]:
-            if self._pending[peer].asked:
-                self._refused(peer, "it does not answer")
-            else:
-                self._attempt_failed(peer, "it could not be reached in time")
-        if self._pending:
-            self._wake_at(min(pending.deadline for pending in self._pending.values()))
-        self._fill()
-
-    def _fill(self) -> None:
-        """Try passive peers, as many at a time as there are free places."""
-        if self._left:
-            return
-        free = self._full - len(self._active)
-        if free <= 0:
-            return
-        if self._active and self._refusals > free:
-            return
-        free -= sum(pending.purpose in ("promote", "join") for pending in self._pending.values())
-        while free > 0:
-            peer = self._passive.candidate(self._now, self._pending)
-            if peer is None:
-                return
-            self._attempt(peer, "promote")
-            free -= 1
-
-    # --- the active view ----------------------------------------------------------------------------------------------
-
-    def _add(self, peer: str, *, joins: bool = False) -> None:
-        """Take a connected peer into the active view; a full one gives up a random member for it, or the youngest."""
-        self._pending.pop(peer, None)
-        if peer in self._active:
-            return
-        if len(self._active) >= self._full:
-            members = list(self._active)
-            self._evict(members[-1] if joins else self._one_of(members))
-        kind = self._active[peer] = self._kinds[peer]
-        self._passive.discard(peer)
-        self._lingering.pop(peer, None)
-        self._lost.discard(peer)
-        self._out.append(Notify(PeerUp(peer, kind)))
-
-    def _evict(self, peer: str) -> None:
-        if self._active[peer] == "python":
-            self._send(peer, Disconnect())
-            self._remove(peer, "dropped")
-            self._out.append(Release(peer))
-        else:  # rule 5
-            self._remove(peer, "dropped")
-            self._linger(peer)
-        self._passive.add(peer, self._now)
-        self._passive.refused(peer, self._now, self._pace.period)
-
-    def _linger(self, peer: str) -> None:
-        if peer not in self._lingering:
-            self._lingering[peer] = None
-            self._out.append(Notify(PeerLingers(peer)))
-
-    def _remove(self, peer: str, reason: DownReason) -> None:
-        del self._active[peer]
-        self._out.append(Notify(PeerDown(peer, reason)))
-        if not self._active:
-            self._start_contacts(min(FIRST_CONTACT, self.config.contact_retry_ms / 1000))
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -392,16 +202,14 @@ class HyParView:
             self._send(peer, Disconnect())
 
     def _join(self, peer: str, message: Join) -> None:
-        if self._now - self._joins.get(peer, -JOIN_INTERVAL) < JOIN_INTERVAL:
-            return
-        self._joins[peer] = self._now
         self._pace.count(self._now)
         if peer not in self._active:
             self._add(peer, joins=True)
-        walk = ForwardJoin(peer, self.config.arwl)
-        for other in self._active:
-            if other != peer:
-                self._send(other, walk)
+        if self._not_since(self._walks_sent, peer, WALKS_INTERVAL):
+            walk = ForwardJoin(peer, self.config.arwl)
+            for other in self._active:
+                if other != peer:
+                    self._send(other, walk)
 
     def _forward_join(self, peer: str, message: ForwardJoin) -> None:
         joiner, ttl = message.joiner, min(message.ttl, self.config.arwl)  # rule 9
@@ -438,7 +246,7 @@ class HyParView:
             self._remove(peer, "graceful")
             self._passive.add(peer, self._now)
             self._passive.refused(peer, self._now, self._pace.period)
-            self._out.append(Release(peer))
+            self._release(peer)
             self._fill()
 
     def _neighbor(self, peer: str, message: Neighbor) -> None:
@@ -456,7 +264,7 @@ class HyParView:
                 if pending.purpose == "promote":
                     del self._pending[peer]
                     self._passive.refused(peer, self._now, self._pace.period)
-                    self._out.append(Release(peer))
+                    self._release(peer)
                 else:
                     self._refused(peer, "it has no room for another neighbour")
                 self._fill()
@@ -469,7 +277,7 @@ class HyParView:
         self._pending.pop(peer, None)  # an answer that comes too late: the place is taken, or nobody waits for it
         if self._kinds[peer] == "python":
             self._send(peer, Disconnect())
-            self._out.append(Release(peer))
+            self._release(peer)
         elif len(self._active) < self._full:
             self._add(peer)
         else:
@@ -536,7 +344,7 @@ class HyParView:
         elif fact.timer == "contact":
             self._contact_tick()
         else:
-            self._fill()
+            self._fill(desperate=not self._active)
 
     def _shuffle_tick(self) -> None:
         self._refusals = 0
@@ -569,33 +377,14 @@ class HyParView:
     def _contact_tick(self) -> None:
         if self._active:
             return
-        contacts = [p for p in self._contacts if p != self.name and p not in self._pending]
+        contacts = [p for p in self.config.contact_nodes if p != self.name and p not in self._pending]
         if contacts:
             self._attempt(self._one_of(contacts), "join")
-        retry = self.config.contact_retry_ms / 1000
-        wait = min(2 * self._contact_wait, MAX_CONTACT_WAIT * retry)
-        self._start_contacts(max(wait, retry))
-
-    def _start_contacts(self, wait: float) -> None:
-        if self.config.contact_nodes and self._started and not self._left:
-            self._contact_wait = wait
-            self._out.append(StartTimer("contact", self._now + wait * (0.75 + self._rng.random() / 2)))
-
-    def _contacts_found(self, fact: ContactsFound) -> None:
-        self._contacts = fact.peers
-
-    # --- small things -------------------------------------------------------------------------------------------------
-
-    def _send(self, peer: str, message: Message) -> None:
-        self._out.append(Send(peer, message))
-
-    def _one_of(self, names: list[str]) -> str:
-        return names[int(self._rng.random() * len(names))]
+        self._start_contacts(self.config.contact_retry_ms / 1000)
 
     _facts: ClassVar[dict[type, Callable[[HyParView, Any], None]]] = {
         Started: _start,
         JoinRequested: _join_requested,
-        ContactsFound: _contacts_found,
         PeerConnected: _peer_connected,
         ConnectFailed: _connect_failed,
         PeerLost: _peer_lost,

@@ -75,10 +75,13 @@ class PassiveView:
         if peer in self.names:
             self._faults[peer] = (0, now + wait * (0.75 + self._rng.random() / 2))
 
-    def candidate(self, now: float, taken: Container[str]) -> str | None:
-        """A random peer that may be tried now, of those that never failed if there is one."""
+    def candidate(self, now: float, taken: Container[str], *, desperate: bool = False) -> str | None:
+        """A random peer that may be tried now, of those that never failed if there is one; ``desperate``: a refusal
+        just now does not matter."""
         faults = self._faults
         good = [p for p in self.names if p not in taken and (p not in faults or self._may_retry(p, now, failed=False))]
+        if not good and desperate:
+            good = [p for p, (fails, _) in faults.items() if not fails and p not in taken]
         if not good and faults:
             good = [p for p in faults if p not in taken and self._may_retry(p, now, failed=True)]
         return self._one_of(good) if good else None

@@ -6,8 +6,9 @@
 
     print("\\n".join(run("join", nodes=1000).lines()))
 
-The nodes of a simulated cluster are the very machines of a real one (``proto.hyparview``, ``proto.plumtree``); clock, network,
-crashes and partitions are simulated (``clock``, ``network``, ``faults``). A run follows from its scenario and one seed.
+The nodes of a simulated cluster are the very machines of a real one (``proto.hyparview``, ``proto.plumtree``); clock,
+network, crashes and partitions are simulated (``clock``, ``network``, ``faults``). A run follows from its scenario and
+one seed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m barrel_p2p.testing [SCENARIO ...] [--seed N] [--nodes N] [--seeds N]``: run scenarios, print what they show."""
+"""Run scenarios, print what they show: ``python -m barrel_p2p.testing [SCENARIO ...] [--seed N] [--nodes N]``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Virtual time: events in the order of their milliseconds, and of their making within one.
 
-Millions of events pass, so they lie in one list for each millisecond instead of one heap: most of them are messages, and
-with thousands of nodes a millisecond has many.
+Millions of events pass, so they lie in one list for each millisecond instead of one heap: most of them are messages,
+and with thousands of nodes a millisecond has many.
 """
 
 from __future__ import annotations

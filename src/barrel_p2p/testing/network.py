@@ -1,9 +1,9 @@
 """The simulated network: connections that take time and fail, channels that delay, lose and break, partitions.
 
 A channel is a pair of ``End``. What is sent arrives after the latency of the channel and a jitter, in order, while
-both ends are open; see ``scenario.Network`` for the modes. An end whose peer died, or is cut off by a partition, notices
-after the detection time; until then it sends into the void (into the partition: what is sent arrives if that ends before
-somebody noticed).
+both ends are open; see ``scenario.Network`` for the modes. An end whose peer died, or is cut off by a partition,
+notices after the detection time; until then it sends into the void (into the partition: what is sent arrives if that
+ends before somebody noticed).
 """
 
 from __future__ import annotations

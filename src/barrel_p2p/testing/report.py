@@ -69,8 +69,8 @@ class Report:
         """The report for people."""
         mb = self.memory / 1e6
         text = [
-            f"{self.scenario}: {self.nodes} nodes, seed {self.seed}, {self.simulated:.0f} s simulated in {self.wall:.1f} s"
-            f" ({self.events:,} events, {self.events_per_second:,.0f} a second, {mb:.0f} MB)"
+            f"{self.scenario}: {self.nodes} nodes, seed {self.seed}, {self.simulated:.0f} s simulated in"
+            f" {self.wall:.1f} s ({self.events:,} events, {self.events_per_second:,.0f} a second, {mb:.0f} MB)"
         ]
         for name, shape in self.phases.items():
             text.append(
@@ -80,8 +80,8 @@ class Report:
             )
         for group in self.broadcasts:
             text.append(
-                f"  {group.label}: {group.count} broadcasts, reliability {group.reliability:.3%} (worst {group.worst:.2%},"
-                f" {group.complete} complete), redundancy {group.redundancy:.3f}, last hop {group.last_hop:.1f},"
+                f"  {group.label}: {group.count} broadcasts, reliability {group.reliability:.3%}"
+                f" (worst {group.worst:.2%}, {group.complete} complete), redundancy {group.redundancy:.3f}, last hop {group.last_hop:.1f},"
                 f" {group.seconds * 1000:.0f} ms"
             )
         return text

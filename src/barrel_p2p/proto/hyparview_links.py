@@ -1,0 +1,261 @@
+"""The links of a node: how peers are won, and how they leave the active view. The theory stands in ``hyparview``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final, Literal
+
+from barrel_p2p.proto.hyparview_config import FILL_DELAY, HyParViewConfig
+from barrel_p2p.proto.hyparview_events import (
+    Connect,
+    Disconnect,
+    DownReason,
+    Join,
+    JoinFailed,
+    Kind,
+    Message,
+    Neighbor,
+    Notify,
+    Order,
+    PeerDown,
+    PeerLingers,
+    PeerUp,
+    Release,
+    Send,
+    Shuffle,
+    StartTimer,
+)
+from barrel_p2p.proto.hyparview_pace import Lost, Pace
+from barrel_p2p.proto.hyparview_passive import PassiveView
+
+Purpose = Literal["join", "promote", "accept", "rejoin"]
+
+FIRST_CONTACT: Final = 1.0  # seconds until a contact is tried once there is no neighbour (upstream's)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An attempt to win a peer. ``asked``: it is connected, and NEIGHBOR was sent."""
+
+    purpose: Purpose
+    deadline: float
+    asked: bool = False
+    names_asked: bool = False  # of an Erlang contact that had no room
+
+
+class Links:
+    """What the machine knows, and the moves that its handlers have in common."""
+
+    __slots__ = (
+        "_active",
+        "_full",
+        "_hints_taken",
+        "_joined",
+        "_kinds",
+        "_left",
+        "_lingering",
+        "_lost",
+        "_neighbor_timeout",
+        "_now",
+        "_out",
+        "_pace",
+        "_passive",
+        "_pending",
+        "_pending_at",
+        "_pending_timeout",
+        "_refusals",
+        "_rng",
+        "_sent",
+        "_started",
+        "_walks_sent",
+        "config",
+        "name",
+    )  # fmt: skip
+
+    def __init__(self, name: str, config: HyParViewConfig, *, rng: Random) -> None:
+        self.name = name
+        self.config = config
+        self._rng = rng
+        self._full = config.active_size
+        self._pending_timeout = config.pending_timeout_ms / 1000
+        self._neighbor_timeout = config.neighbor_timeout_ms / 1000
+        self._active: dict[str, Kind] = {}
+        self._passive = PassiveView(config, rng)
+        self._kinds: dict[str, Kind] = {}  # of every peer there is a channel to
+        self._pending: dict[str, _Pending] = {}
+        self._pending_at: float | None = None  # when the timer ``pending`` fires
+        self._lingering: dict[str, None] = {}
+        self._joined: dict[str, None] = {}  # Erlang peers that got a JOIN on the channel there is
+        self._walks_sent: dict[str, float] = {}  # when walks went out for a connected peer
+        self._hints_taken: dict[str, float] = {}  # when a connected stranger was asked because of its traffic
+        self._lost = Lost(config, rng)
+        self._pace = Pace(config)
+        self._refusals = 0  # since the last shuffle
+        self._sent: list[str] = []  # names in our last shuffle
+        self._started = self._left = False
+        self._out: list[Order] = []
+        self._now = 0.0
+
+    def needs(self, peer: str) -> bool:
+        """Whether the channel to ``peer`` is in use by the membership."""
+        return peer in self._active or peer in self._pending or peer in self._lingering
+
+    # --- attempts to win a peer ---------------------------------------------------------------------------------------
+
+    def _attempt(self, peer: str, purpose: Purpose) -> None:
+        pending = self._pending.get(peer)
+        if pending is not None:
+            if purpose == "join":
+                pending.purpose = "join"
+            return
+        pending = self._pending[peer] = _Pending(purpose, self._now + self._pending_timeout)
+        if peer in self._kinds:
+            self._ask(peer, pending)
+        else:
+            self._out.append(Connect(peer))
+            self._wake_at(pending.deadline)
+
+    def _ask(self, peer: str, pending: _Pending) -> None:
+        """The channel is up (rule 3): say what we want."""
+        if self._kinds[peer] == "python":
+            if pending.purpose == "join":
+                self._send(peer, Join())
+                self._add(peer)
+                return
+            self._send(peer, Neighbor(high=pending.purpose == "rejoin" or not self._active))
+        else:
+            self._send(peer, Neighbor(high=False))  # rules 1, 2 and 5
+            if peer in self._lingering:
+                self._add(peer)
+                return
+        pending.asked = True
+        pending.deadline = self._now + self._neighbor_timeout
+        self._wake_at(pending.deadline)
+
+    def _refused(self, peer: str, why: str) -> None:
+        """A peer that was asked said no, or nothing."""
+        pending = self._pending[peer]
+        if pending.purpose == "join" and self._kinds.get(peer) == "erlang" and not self._active:
+            if not pending.names_asked:  # rule 1: an answer has as many names as the question
+                pending.names_asked = True
+                pending.deadline = self._now + self._neighbor_timeout
+                self._wake_at(pending.deadline)
+                self._send(peer, Shuffle(0, (self.name,) * self.config.shuffle_length))
+                return
+            if peer not in self._joined:
+                self._joined[peer] = None
+                self._send(peer, Join())
+                self._add(peer)
+                return
+        self._attempt_failed(peer, why)
+
+    def _attempt_failed(self, peer: str, why: str) -> None:
+        pending = self._pending.pop(peer)
+        if pending.purpose == "join":
+            if not self._active:
+                self._out.append(Notify(JoinFailed(peer, f"{peer}: {why}")))
+        elif pending.purpose == "promote":
+            self._passive.failed(peer, self._now)
+        elif pending.purpose == "rejoin":
+            self._lost.failed(peer, self._now)
+        self._release(peer)
+
+    def _wake_at(self, deadline: float) -> None:
+        if self._pending_at is None or deadline < self._pending_at:
+            self._pending_at = deadline
+            self._out.append(StartTimer("pending", deadline))
+
+    def _pending_tick(self) -> None:
+        self._pending_at = None
+        for peer in [p for p, pending in self._pending.items() if pending.deadline <= self._now]:
+            if self._pending[peer].asked:
+                self._refused(peer, "it does not answer")
+            else:
+                self._attempt_failed(peer, "it could not be reached in time")
+        if self._pending:
+            self._wake_at(min(pending.deadline for pending in self._pending.values()))
+        self._fill()
+
+    def _fill(self, *, desperate: bool = False) -> None:
+        """Try passive peers, as many at a time as there are free places; ``desperate``: also who refused just now."""
+        if self._left:
+            return
+        free = self._full - len(self._active)
+        if free <= 0:
+            return
+        if self._active and self._refusals > free:
+            return
+        free -= sum(pending.purpose in ("promote", "join") for pending in self._pending.values())
+        while free > 0:
+            peer = self._passive.candidate(self._now, self._pending, desperate=desperate)
+            if peer is None:
+                return
+            self._attempt(peer, "promote")
+            free -= 1
+
+    # --- the active view ----------------------------------------------------------------------------------------------
+
+    def _add(self, peer: str, *, joins: bool = False) -> None:
+        """Take a connected peer into the active view; a full one gives up a random member for it, or the youngest."""
+        self._pending.pop(peer, None)
+        if peer in self._active:
+            return
+        if len(self._active) >= self._full:
+            members = list(self._active)
+            self._evict(members[-1] if joins else self._one_of(members))
+        kind = self._active[peer] = self._kinds[peer]
+        self._passive.discard(peer)
+        self._lingering.pop(peer, None)
+        self._lost.discard(peer)
+        self._out.append(Notify(PeerUp(peer, kind)))
+
+    def _evict(self, peer: str) -> None:
+        if self._active[peer] == "python":
+            self._send(peer, Disconnect())
+            self._remove(peer, "dropped")
+            self._release(peer)
+        else:  # rule 5
+            self._remove(peer, "dropped")
+            self._linger(peer)
+        self._passive.add(peer, self._now)
+        self._passive.refused(peer, self._now, self._pace.period)
+
+    def _linger(self, peer: str) -> None:
+        if peer not in self._lingering:
+            self._lingering[peer] = None
+            self._out.append(Notify(PeerLingers(peer)))
+
+    def _remove(self, peer: str, reason: DownReason) -> None:
+        del self._active[peer]
+        self._out.append(Notify(PeerDown(peer, reason)))
+        if not self._active:
+            self._start_contacts(FIRST_CONTACT)
+            self._out.append(StartTimer("fill", self._now + FILL_DELAY))
+
+    def _start_contacts(self, wait: float) -> None:
+        if self.config.contact_nodes and self._started and not self._left:
+            wait = min(wait, self.config.contact_retry_ms / 1000)
+            self._out.append(StartTimer("contact", self._now + wait * (0.75 + self._rng.random() / 2)))
+
+    # --- small things -------------------------------------------------------------------------------------------------
+
+    def _release(self, peer: str) -> None:
+        if peer in self._kinds and not self.needs(peer):
+            self._out.append(Release(peer))
+
+    def _not_since(self, times: dict[str, float], peer: str, interval: float) -> bool:
+        """Whether it is the first time for a connected peer within ``interval`` seconds; notes it."""
+        if self._now - times.get(peer, -interval) < interval:
+            return False
+        times[peer] = self._now
+        return True
+
+    def _send(self, peer: str, message: Message) -> None:
+        self._out.append(Send(peer, message))
+
+    def _one_of(self, names: list[str]) -> str:
+        return names[int(self._rng.random() * len(names))]
+
+
+__all__ = ["FIRST_CONTACT", "Links"]
