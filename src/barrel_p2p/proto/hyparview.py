@@ -141,6 +141,7 @@ class HyParView(Links):
         self._pending.clear()
         self._pending_at = None
         self._lost.clear()
+        self._contacted = False
         self._left = True
         self._out += [StopTimer("shuffle"), StopTimer("contact"), StopTimer("fill"), StopTimer("pending")]
         self._out.append(Notify(Left()))
@@ -319,6 +320,9 @@ class HyParView(Links):
             self._linger(peer)
 
     def _shuffle_reply(self, peer: str, message: ShuffleReply) -> None:
+        pending = self._pending.get(peer)
+        if pending is not None and pending.names_asked:
+            pending.names = message.peers
         self._merge(message.peers, self._sent)
 
     def _merge(self, names: tuple[str, ...], sent: list[str]) -> None:
@@ -375,7 +379,7 @@ class HyParView(Links):
         self._out.append(StartTimer("shuffle", self._now + wait))
 
     def _contact_tick(self) -> None:
-        if self._active:
+        if self._active and self._contacted:
             return
         contacts = [p for p in self.config.contact_nodes if p != self.name and p not in self._pending]
         if contacts:

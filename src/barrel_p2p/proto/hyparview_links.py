@@ -42,6 +42,7 @@ class _Pending:
     deadline: float
     asked: bool = False
     names_asked: bool = False  # of an Erlang contact that had no room
+    names: tuple[str, ...] = ()  # what it told
 
 
 class Links:
@@ -49,6 +50,7 @@ class Links:
 
     __slots__ = (
         "_active",
+        "_contacted",
         "_full",
         "_hints_taken",
         "_joined",
@@ -91,6 +93,7 @@ class Links:
         self._hints_taken: dict[str, float] = {}  # when a connected stranger was asked because of its traffic
         self._lost = Lost(config, rng)
         self._pace = Pace(config)
+        self._contacted = False  # a contact was a neighbour since the view was empty last
         self._refusals = 0  # since the last shuffle
         self._sent: list[str] = []  # names in our last shuffle
         self._started = self._left = False
@@ -136,7 +139,8 @@ class Links:
     def _refused(self, peer: str, why: str) -> None:
         """A peer that was asked said no, or nothing."""
         pending = self._pending[peer]
-        if pending.purpose == "join" and self._kinds.get(peer) == "erlang" and not self._active:
+        led_on = any(name in self._active for name in pending.names)
+        if pending.purpose == "join" and self._kinds.get(peer) == "erlang" and not led_on:
             if not pending.names_asked:  # rule 1: an answer has as many names as the question
                 pending.names_asked = True
                 pending.deadline = self._now + self._neighbor_timeout
@@ -148,13 +152,17 @@ class Links:
                 self._send(peer, Join())
                 self._add(peer)
                 return
-        self._attempt_failed(peer, why)
+        if led_on:
+            del self._pending[peer]
+            self._contacted = True
+            self._release(peer)
+        else:
+            self._attempt_failed(peer, why)
 
     def _attempt_failed(self, peer: str, why: str) -> None:
         pending = self._pending.pop(peer)
         if pending.purpose == "join":
-            if not self._active:
-                self._out.append(Notify(JoinFailed(peer, f"{peer}: {why}")))
+            self._out.append(Notify(JoinFailed(peer, f"{peer}: {why}")))
         elif pending.purpose == "promote":
             self._passive.failed(peer, self._now)
         elif pending.purpose == "rejoin":
@@ -208,6 +216,8 @@ class Links:
         self._passive.discard(peer)
         self._lingering.pop(peer, None)
         self._lost.discard(peer)
+        if peer in self.config.contact_nodes:
+            self._contacted = True
         self._out.append(Notify(PeerUp(peer, kind)))
 
     def _evict(self, peer: str) -> None:
@@ -230,6 +240,7 @@ class Links:
         del self._active[peer]
         self._out.append(Notify(PeerDown(peer, reason)))
         if not self._active:
+            self._contacted = False
             self._start_contacts(FIRST_CONTACT)
             self._out.append(StartTimer("fill", self._now + FILL_DELAY))
 

@@ -5,6 +5,7 @@ This is the driver of a real node in small, so it has no opinion; it counts, and
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -55,6 +56,10 @@ class Cluster:
         self.made = 0  # members so far
         self.sides: dict[str, int] = {}  # of a partition, by name
         self.disturbed_ms = 0  # when something went wrong last, or somebody came or went
+        self._config = scenario.membership
+        if scenario.join.configured:
+            contacts = tuple(f"n{number}@sim" for number in range(min(scenario.join.contacts, scenario.nodes)))
+            self._config = dataclasses.replace(scenario.membership, contact_nodes=contacts)
         self._make = make or self._make_python
         self._performers: dict[type, Callable[[Member, Any], None]] = {
             membership.Send: self._send,
@@ -84,14 +89,14 @@ class Cluster:
         if self.scenario.wire:
             member.hyparview_wire, member.plumtree_wire = HyParViewWire(name), PlumtreeWire(name)
         self.tell(member, membership.Started())
-        if contact is not None and contact != name:
+        if contact is not None and not self.scenario.join.configured:
             self.tell(member, membership.JoinRequested(contact))
         self.disturbed_ms = self.clock.ms
         return member
 
     def _make_python(self, name: str, number: int, rng: Random) -> Member:
         scenario = self.scenario
-        return Member(name, number, HyParView(name, scenario.membership, rng=rng), Plumtree(name, scenario.broadcast))
+        return Member(name, number, HyParView(name, self._config, rng=rng), Plumtree(name, scenario.broadcast))
 
     def crash(self, member: Member) -> None:
         """``member`` dies without a word."""
@@ -225,14 +230,14 @@ class Cluster:
         if type(order.event) is membership.PeerUp:
             if member.up_ms < 0:
                 member.up_ms = self.clock.ms
-        elif type(order.event) is membership.JoinFailed:
+        elif type(order.event) is membership.JoinFailed and not self.scenario.join.configured:
             self.clock.at(self.clock.ms + JOIN_AGAIN_MS, self._join_again, member)
         self.tell_broadcast(member, order.event)
 
     def _join_again(self, member: Member, _: Any, __: Any) -> None:
         """As a user would: through another node."""
         live = [other for other in self.live if other is not member]
-        if member.alive and not member.hyparview.active and live:
+        if member.alive and live:
             contact = live[int(self.rng.random() * len(live))]
             self.tell(member, membership.JoinRequested(contact.name))
 

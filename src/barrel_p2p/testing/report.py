@@ -81,8 +81,8 @@ class Report:
         for group in self.broadcasts:
             text.append(
                 f"  {group.label}: {group.count} broadcasts, reliability {group.reliability:.3%}"
-                f" (worst {group.worst:.2%}, {group.complete} complete), redundancy {group.redundancy:.3f}, last hop {group.last_hop:.1f},"
-                f" {group.seconds * 1000:.0f} ms"
+                f" (worst {group.worst:.2%}, {group.complete} complete), redundancy {group.redundancy:.3f},"
+                f" last hop {group.last_hop:.1f}, {group.seconds * 1000:.0f} ms"
             )
         return text
 

@@ -37,11 +37,16 @@ FaultKind = Literal["crash", "leave", "partition", "slow", "churn", "chaos"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinPlan:
-    """How the cluster comes to be: one node after the other, each through a random one of the first ``contacts``."""
+    """How the cluster comes to be: one node after the other, each through a random one of the first ``contacts``.
+
+    ``configured``: those are the ``contact_nodes`` of every node, so that one without a neighbour comes back by itself.
+    Else a node joins through a random live node when it starts again, or when its join failed.
+    """
 
     within: float = 10.0
     contacts: int = 1
     settle: float = 60.0
+    configured: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
