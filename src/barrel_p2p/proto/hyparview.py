@@ -39,7 +39,8 @@ make it need one, nor rely on more than it does (the numbers are used in the com
 5. no DISCONNECT, no ``high``; eviction is silent (the peer *lingers*) and leaving closes the channel.
 6. a ``low`` to Erlang neighbours with each shuffle brings us back into a view that was lost; a refusal means nothing.
 7. after leaving NEIGHBOR is refused. 8. traffic of a stranger is a hint that it has us in its view.
-9. hops are clamped. 10. few names are told, only of nodes we are connected to.
+9. hops are clamped. 10. no name is told but our own: a replacement that it knows is what
+makes it crash when a neighbour dies. Our own, repeated, gets as many names in return.
 """
 
 from __future__ import annotations
@@ -47,9 +48,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from barrel_p2p.proto.hyparview_config import ERLANG_SAMPLE, FILL_DELAY
+from barrel_p2p.proto.hyparview_config import FILL_DELAY
 from barrel_p2p.proto.hyparview_events import (
     ConnectFailed,
+    ContactsFound,
     Disconnect,
     Fact,
     ForwardJoin,
@@ -75,7 +77,7 @@ from barrel_p2p.proto.hyparview_events import (
     TimerFired,
     TrafficSeen,
 )
-from barrel_p2p.proto.hyparview_links import FIRST_CONTACT, Links
+from barrel_p2p.proto.hyparview_links import FIRST_CONTACT, MAX_CONTACT_WAIT, Links
 from barrel_p2p.proto.hyparview_passive import some_of
 
 WALKS_INTERVAL: Final = 1.0  # seconds between two JOINs of a peer that send out walks, one for each neighbour; a guess
@@ -117,7 +119,7 @@ class HyParView(Links):
         self._started = True
         self._left = False
         self._start_shuffles()
-        self._start_contacts(FIRST_CONTACT)
+        self._start_contacts(min(FIRST_CONTACT, self.config.contact_retry_ms / 1000))
 
     def _join_requested(self, fact: JoinRequested) -> None:
         if not self._started or self._left:
@@ -306,7 +308,7 @@ class HyParView(Links):
             if len(mine) < len(names):
                 mine += some_of(list(self._active), len(names) - len(mine), peer, self._rng)
         else:
-            mine = self._sample_for_erlang(peer)[: len(names)]
+            mine = []  # rule 10
         self._send(peer, ShuffleReply(tuple(mine)))
         self._merge(names, mine)
 
@@ -332,9 +334,6 @@ class HyParView(Links):
                 add(name, now, sent)
         if len(active) < self._full:
             self._fill()
-
-    def _sample_for_erlang(self, peer: str) -> list[str]:
-        return [self.name, *some_of(list(self._active), ERLANG_SAMPLE - 1, peer, self._rng)]  # rule 10
 
     # --- timers -------------------------------------------------------------------------------------------------------
 
@@ -372,7 +371,7 @@ class HyParView(Links):
             self._send(target, Shuffle(self.config.arwl, (*names, *self._sent)))
         else:
             self._sent = []
-            self._send(target, Shuffle(0, tuple(self._sample_for_erlang(target))))
+            self._send(target, Shuffle(0, (self.name,) * self.config.shuffle_length))  # rule 10
 
     def _start_shuffles(self) -> None:
         wait = self._pace.next_period(self._now) * (0.9 + self._rng.random() / 5)
@@ -381,14 +380,19 @@ class HyParView(Links):
     def _contact_tick(self) -> None:
         if self._active and self._contacted:
             return
-        contacts = [p for p in self.config.contact_nodes if p != self.name and p not in self._pending]
+        contacts = [p for p in self._contacts if p != self.name and p not in self._pending]
         if contacts:
             self._attempt(self._one_of(contacts), "join")
-        self._start_contacts(self.config.contact_retry_ms / 1000)
+        retry = self.config.contact_retry_ms / 1000
+        self._start_contacts(max(retry, min(2 * self._contact_wait, MAX_CONTACT_WAIT * retry)))
+
+    def _contacts_found(self, fact: ContactsFound) -> None:
+        self._contacts = fact.peers
 
     _facts: ClassVar[dict[type, Callable[[HyParView, Any], None]]] = {
         Started: _start,
         JoinRequested: _join_requested,
+        ContactsFound: _contacts_found,
         PeerConnected: _peer_connected,
         ConnectFailed: _connect_failed,
         PeerLost: _peer_lost,

@@ -57,6 +57,5 @@ MIN_SHUFFLE_PERIOD, MAX_SHUFFLE_PERIOD = 2.0, 30.0  # seconds; upstream's values
 BUSY_CHURN, WILD_CHURN = 5, 10  # changes in a window beyond which the period is halved, is the least; upstream's
 FILL_DELAY = 1.0  # seconds until a free place is filled with a name a walk left behind; a guess: the walk is over
 MAX_LOST = 8  # neighbours remembered to be looked for again; a guess: more than a view, fewer than a passive one
-ERLANG_SAMPLE = 3  # names told to an Erlang node at once; a guess, see rule 10 in hyparview.py
 
 __all__ = ["HyParViewConfig"]

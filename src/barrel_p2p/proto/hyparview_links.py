@@ -32,6 +32,7 @@ from barrel_p2p.proto.hyparview_passive import PassiveView
 Purpose = Literal["join", "promote", "accept", "rejoin"]
 
 FIRST_CONTACT: Final = 1.0  # seconds until a contact is tried once there is no neighbour (upstream's)
+MAX_CONTACT_WAIT: Final = 12  # times ``contact_retry_ms``, which makes it a minute; a guess
 
 
 @dataclass(slots=True)
@@ -50,7 +51,9 @@ class Links:
 
     __slots__ = (
         "_active",
+        "_contact_wait",
         "_contacted",
+        "_contacts",
         "_full",
         "_hints_taken",
         "_joined",
@@ -93,6 +96,8 @@ class Links:
         self._hints_taken: dict[str, float] = {}  # when a connected stranger was asked because of its traffic
         self._lost = Lost(config, rng)
         self._pace = Pace(config)
+        self._contacts = config.contact_nodes
+        self._contact_wait = 0.0  # seconds until the next attempt to join through one of them
         self._contacted = False  # a contact was a neighbour since the view was empty last
         self._refusals = 0  # since the last shuffle
         self._sent: list[str] = []  # names in our last shuffle
@@ -216,7 +221,7 @@ class Links:
         self._passive.discard(peer)
         self._lingering.pop(peer, None)
         self._lost.discard(peer)
-        if peer in self.config.contact_nodes:
+        if peer in self._contacts:
             self._contacted = True
         self._out.append(Notify(PeerUp(peer, kind)))
 
@@ -241,12 +246,12 @@ class Links:
         self._out.append(Notify(PeerDown(peer, reason)))
         if not self._active:
             self._contacted = False
-            self._start_contacts(FIRST_CONTACT)
+            self._start_contacts(min(FIRST_CONTACT, self.config.contact_retry_ms / 1000))
             self._out.append(StartTimer("fill", self._now + FILL_DELAY))
 
     def _start_contacts(self, wait: float) -> None:
         if self.config.contact_nodes and self._started and not self._left:
-            wait = min(wait, self.config.contact_retry_ms / 1000)
+            self._contact_wait = wait
             self._out.append(StartTimer("contact", self._now + wait * (0.75 + self._rng.random() / 2)))
 
     # --- small things -------------------------------------------------------------------------------------------------
@@ -269,4 +274,4 @@ class Links:
         return names[int(self._rng.random() * len(names))]
 
 
-__all__ = ["FIRST_CONTACT", "Links"]
+__all__ = ["FIRST_CONTACT", "MAX_CONTACT_WAIT", "Links"]
