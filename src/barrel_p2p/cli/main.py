@@ -18,6 +18,7 @@ COMMANDS = {
     "ping": ("ask whether a node answers", "ping"),
     "call": ("call a function of a node and print its result", "call"),
     "doctor": ("connect to a node step by step and explain what fails", "doctor"),
+    "sim": ("simulate a cluster of thousands of nodes", "sim"),
     "keys show": ("show the key of a node or of this command", "keys"),
     "keys list": ("list the pinned keys", "keys"),
     "keys pin": ("trust a key for a node", "keys"),
