@@ -8,6 +8,7 @@ connect to all, as OTP's do; without it a node knows the nodes it is connected t
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, Final
 
 from barrel_p2p.proto.global_events import Call, Cast, Demonitor, ForgetCall, Log, Monitor, Order, Tell
@@ -27,6 +28,8 @@ SET_LOCK: Final = Atom("set_lock")
 DEL_LOCK: Final = Atom("del_lock")
 REGISTER: Final = Atom("register")
 UNREGISTER: Final = Atom("unregister")
+WITHDRAW: Final = Atom("withdraw")
+"""Between nodes of this library without a mesh: a process no longer has a name."""
 INSERT: Final = Atom("insert")
 DELETE: Final = Atom("delete")
 
@@ -34,6 +37,8 @@ LockId = tuple[Any, Any]
 
 
 class Core:
+    """``owner_told(name, pid)`` is called when somebody else gave or took a name of ``pid``, a process of this node."""
+
     def __init__(self, me: Atom, pid: Pid, *, mesh: bool, rng: random.Random) -> None:
         self.me: Final = me
         self.pid: Final = pid
@@ -49,6 +54,7 @@ class Core:
         self.locks = Locks(self._monitor, self._demonitor)
         self.lock_down = False  # the holder of the global lock died, so what it ordered must not be done any more
         self.strands = Strands(me, self.emit, self._local)
+        self.owner_told: Callable[[Any, Pid], None] = lambda name, pid: None
         self._numbers = 0
         self._told_full = False
 
@@ -127,7 +133,7 @@ class Core:
         if kind == REGISTER:
             return self.insert(request[1], request[2], request[3], self.pid)
         if kind == UNREGISTER:
-            self.names.delete(request[1])
+            self.delete(request[1], self.pid)
         return None
 
     # --- names ------------------------------------------------------------------------------------------------------
@@ -139,18 +145,40 @@ class Core:
     def insert(self, name: Any, pid: Pid, method: Any, source: Pid | LockId | None, registrar: Any = None) -> bool:
         """Give ``pid`` a name on the order of ``source``, who has to hold the global lock: the process that registers,
         or the lock of the session that brought the name. False when it could not be done."""
-        if not self._lock_still_set(source):
+        before = self.where(name)
+        if not self._lock_still_set(source) or not self.reachable(pid.node):
             self.names.delete(name)
-            return False
-        if not self.reachable(pid.node):
-            self.names.delete(name)
+            self._tell_owner(name, before, None, source)
             return False
         if not self.names.insert(name, pid, method, registrar):
             if not self._told_full:
                 self._told_full = True
                 self.log("error", f"global has {MAX_NAMES} names; further ones are refused, now and later")
             return False
+        self._tell_owner(name, before, pid, source)
         return True
+
+    def delete(self, name: Any, source: Pid | LockId | None) -> None:
+        before = self.where(name)
+        self.names.delete(name)
+        self._tell_owner(name, before, None, source)
+
+    def _tell_owner(self, name: Any, before: Pid | None, after: Pid | None, source: Pid | LockId | None) -> None:
+        """Without a mesh nobody knows all neighbours of another node: when others give or take a name of a process of
+        ours, we pass that on, and the node of a process that loses its name here is told, if it did not do that."""
+        if self.mesh or before == after:
+            return
+        by = source.node if isinstance(source, Pid) else None
+        for pid in (before, after):
+            if pid is not None and pid.node == self.me and by != self.me:
+                self.owner_told(name, pid)
+        if before is not None and before.node in self.connected and before.node != by:
+            self.cast(before.node, (WITHDRAW, name, before))
+
+    def withdraw(self, name: Any, pid: Any, source: Pid | None) -> None:
+        """A process no longer has a name."""
+        if self.where(name) == pid:
+            self.delete(name, source)
 
     def _lock_still_set(self, source: Pid | LockId | None) -> bool:
         """A name that arrives after its sender, who held the lock, has died was registered nowhere else."""

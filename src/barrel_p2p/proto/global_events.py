@@ -102,11 +102,10 @@ class RegisterAsked:
 
 @dataclass(frozen=True, slots=True)
 class UnregisterAsked:
-    """A user of this node wants a name to be free; with ``owner`` only if that process has it. Ends in ``Done``."""
+    """A user of this node wants a name to be free. Ends in ``Done``."""
 
     op: int
     name: Any
-    owner: Pid | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from barrel_p2p.proto import global_wire as wire
-from barrel_p2p.proto.global_core import GLOBAL, VERSION, Core
+from barrel_p2p.proto.global_core import GLOBAL, VERSION, WITHDRAW, Core
 from barrel_p2p.proto.global_events import (
     Abandoned,
     Answered,
@@ -141,7 +141,7 @@ class GlobalNames:
         self._registrar.ask(Change(fact.op, fact.name, fact.pid, fact.method, fact.anew))
 
     def _unregister_asked(self, fact: UnregisterAsked) -> None:
-        self._registrar.ask(Change(fact.op, fact.name, None, only_if=fact.owner))
+        self._registrar.ask(Change(fact.op, fact.name, None))
 
     def _sync_asked(self, fact: SyncAsked) -> None:
         self._sync(list(self._core.connected), lambda: self._core.emit(Done(fact.op, True)))
@@ -213,7 +213,7 @@ class GlobalNames:
                 ok = core.insert(name, pid, method, sender)
                 core.emit(Reply(fact.sender, Atom("yes" if ok else "no")))
             case ("unregister", name) if wire.is_name(name):
-                core.names.delete(name)
+                core.delete(name, sender)
                 core.emit(Reply(fact.sender, Atom("ok")))
             case ("register_ext", name, Pid() as pid, method, node) if sender is not None and wire.is_name(name):
                 ok = core.insert(name, pid, method, sender, node)
@@ -240,6 +240,9 @@ class GlobalNames:
                 core.emit(Reply(fact.sender, ext))
             case (kind, name) if kind == WHEREIS_NAME and wire.is_name(name):
                 core.emit(Reply(fact.sender, core.where(name)))
+            case (kind, name, pid) if kind == WITHDRAW and wire.is_name(name):
+                core.withdraw(name, pid, sender)
+                core.emit(Reply(fact.sender, Atom("ok")))
             case _:
                 self._odd("call", fact.request)
 
@@ -271,6 +274,8 @@ class GlobalNames:
                     sessions.locker.send(LockSet(pid, is_set, tag))
             case ("lock_set", Pid() as pid, bool() as is_set, _):
                 self._lock_set(pid, is_set)
+            case (kind, name, pid) if kind == WITHDRAW and wire.is_name(name):
+                self._core.withdraw(name, pid, None)
             case ("async_del_name" | "async_del_lock", _, _):
                 """Of OTP before R14; the monitors do that work."""
             case other:

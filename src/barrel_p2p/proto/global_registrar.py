@@ -12,7 +12,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from barrel_p2p.proto.global_core import GLOBAL, REGISTER, UNREGISTER, Core, boss_of
+from barrel_p2p.proto.global_core import GLOBAL, REGISTER, UNREGISTER, WITHDRAW, Core, boss_of
 from barrel_p2p.proto.global_events import Done
 from barrel_p2p.proto.global_locker import lock_nodes
 from barrel_p2p.proto.global_strands import Calls, Receive, Waiting
@@ -25,14 +25,18 @@ WHEREIS_NAME: Final = Atom("whereis_name")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """``pid`` shall have the name, or nobody (None). ``only_if``: who must have it for the change to be made."""
+    """``pid`` shall have the name, or nobody (None). ``op`` is the user's operation.
+
+    With ``publish`` no user asks: others have given our process ``pid`` the name, or taken it, and not all neighbours
+    know (``Core.owner_told``).
+    """
 
     op: int
     name: Any
     pid: Pid | None
     method: Any = None
     anew: bool = False
-    only_if: Pid | None = None
+    publish: bool = False
 
 
 class Registrar:
@@ -40,6 +44,7 @@ class Registrar:
         self._core = core
         self._waiting: deque[Change] = deque()
         self._strand = core.strands.start(self._run())
+        core.owner_told = lambda name, pid: self.ask(Change(0, name, pid, publish=True))
 
     def ask(self, change: Change) -> None:
         self._waiting.append(change)
@@ -65,7 +70,10 @@ class Registrar:
                     continue
                 for _ in range(min(BATCH, len(self._waiting))):
                     change = self._waiting.popleft()
-                    core.emit(Done(change.op, (yield from self._make(change, nodes))))
+                    if change.publish:
+                        yield from self._publish(change, nodes)
+                    else:
+                        core.emit(Done(change.op, (yield from self._make(change, nodes))))
                 core.release(lock, nodes)
                 tries = 0
 
@@ -91,8 +99,7 @@ class Registrar:
     def _make(self, change: Change, nodes: list[Atom]) -> Generator[Waiting, Any, bool]:
         core = self._core
         if change.pid is None:
-            holder = core.where(change.name)
-            if holder is not None and change.only_if in (None, holder):
+            if core.where(change.name) is not None:
                 yield Calls(nodes, (UNREGISTER, change.name))
             return True
         if not change.anew:
@@ -102,6 +109,15 @@ class Registrar:
                 return False
         replies = yield Calls(nodes, (REGISTER, change.name, change.pid, change.method))
         return replies.get(core.me) is True
+
+    def _publish(self, change: Change, nodes: list[Atom]) -> Generator[Waiting, Any, None]:
+        core, name, pid = self._core, change.name, change.pid
+        others = [node for node in nodes if node != core.me]
+        entry = core.names.find(name)
+        if entry is not None and entry.pid == pid:
+            yield Calls(others, (REGISTER, name, pid, entry.method))
+        else:
+            yield Calls(others, (WITHDRAW, name, pid))
 
     def _taken_elsewhere(self, change: Change, nodes: list[Atom]) -> Generator[Waiting, Any, bool]:
         """Without a full mesh a neighbour may know a holder whom we can't see; all neighbours are of our kind."""

@@ -59,7 +59,8 @@ class _Session:
     his_tag: Any = None
     version: int = VERSION
     lock: LockId | None = None
-    names: list[tuple[Any, Pid, Any]] | None = None  # the peer's, until we have the lock too
+    exchanged: bool = False  # the peer's names have come
+    names: list[tuple[Any, Pid, Any]] | None = None  # the same, until we have the lock too
     resolving: Strand | None = None
     asks: int | None = None
     ops: list[Any] | None = None  # what our side decided for itself
@@ -75,7 +76,7 @@ class Sessions:
         self._sessions: dict[Atom, _Session] = {}
         self._early: dict[Atom, wire.InitConnect] = {}  # of nodes that we know already, or think so
         self._asks: dict[int, Strand] = {}
-        self.locker: Final[Locker] = Locker(core, self._lock_is_set)
+        self.locker: Final = Locker(core, self._lock_is_set)
 
     def begin(self, node: Atom) -> None:
         """A node is connected: make ourselves known to it, unless others have done so."""
@@ -83,7 +84,7 @@ class Sessions:
         if node in core.known or node in self._sessions or node not in core.connected:
             return
         session = self._sessions[node] = _Session(node, core.number())
-        locker = (_LOCKER, _NO_PID, {}, core.pid)
+        locker: tuple[Any, ...] = (_LOCKER, _NO_PID, {}, core.pid)
         core.cast(node, (Atom("init_connect"), (VERSION, session.my_tag), core.me, locker))
         early = self._early.pop(node, None)
         if early is not None:
@@ -140,8 +141,9 @@ class Sessions:
 
     def exchange(self, node: Atom, names: list[tuple[Any, Pid, Any]], tag: Any) -> None:
         session = self._of(node, tag)
-        if session is None or session.resolving is not None or session.names is not None:
+        if session is None or session.exchanged:
             return
+        session.exchanged = True
         session.names = names
         self._exchange(session)
 
@@ -155,7 +157,8 @@ class Sessions:
         """A node of our partition tells of the outcome of its session with another partition."""
         if node not in self._core.connected:
             return
-        self._connect(self._add_known(his.known))
+        if self._core.mesh:
+            self._connect(self._add_known(his.known))
         self._do(his, lock)
 
     def in_sync(self, node: Atom) -> None:
@@ -233,6 +236,7 @@ class Sessions:
         known = core.known_list(session.version)
         core.cast(session.node, (Atom("resolved"), core.me, his, known, Atom("unused"), external, session.his_tag))
         session.ops = mine
+        session.resolving = None
         self._finish(session)
 
     def _finish(self, session: _Session) -> None:
@@ -268,7 +272,7 @@ class Sessions:
                 self._core.insert(name, pid, method, lock, registrars.get((key_of(name), pid)))
         for kind, value in what.ops:
             if kind == DELETE:
-                self._core.names.delete(value)
+                self._core.delete(value, lock)
 
     # --- nodes we learn of ------------------------------------------------------------------------------------------
 
