@@ -171,8 +171,18 @@ class Member:
             self.world.post(self.name, pid.node, ("demonitor", order.monitor, pid))
 
     def _connect(self, order: event.Connect) -> None:
-        ok = self.world.reach(self, order.node)
-        self.world.later(self.world.delay(), lambda: self.feed(event.Connected(order.node, ok)))
+        self.world.reach(self, order.node)
+        self._connecting(order.node)
+
+    def _connecting(self, node: Atom) -> None:
+        up = node in self.peers
+        if not up and self.world.linked(self.name, node):
+            self.world.later(self.world.delay(), lambda: self._connecting(node))
+        else:
+            self.feed_later(event.Connected(node, up))
+
+    def feed_later(self, fact: event.Fact) -> None:
+        self.world.later(0.0, lambda: self.feed(fact))
 
     def _disconnect(self, order: event.Disconnect) -> None:
         self.world.cut(self.name, order.node)
@@ -358,8 +368,7 @@ class World:
             assert sets[0] == sets[1], f"overlapping partitions: {sets}"
             assert _table(one) == _table(other), f"{one.name} and {other.name} disagree"
         else:
-            nodes = [node for node in (one.name, other.name)]
-            for node in nodes:
+            for node in (one.name, other.name):
                 tables = [{n: p for n, p in _table(m).items() if p.node == node} for m in (one, other)]
                 assert tables[0] == tables[1], f"{one.name} and {other.name} disagree about {node}"
 

@@ -176,7 +176,7 @@ class GlobalNames:
         self._gone(fact.node, kin=kin)
 
     def _connected(self, fact: Connected) -> None:
-        if fact.ok:
+        if fact.ok and fact.node in self._core.connected:
             self._core.cast(fact.node, (Atom("in_sync"), self._core.me, True))
         elif fact.node not in self._core.connected and fact.node in self._core.known:
             self._core.log("warning", f"global: no connection to {fact.node}, which others are connected to")

@@ -11,16 +11,19 @@ of no others. Partitions still can't overlap: of any two nodes that lose each ot
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from barrel_p2p.proto.global_core import LISTS_VERSIONS, Core
 from barrel_p2p.proto.global_events import Disconnect
+from barrel_p2p.proto.global_strands import Receive, Waiting
 from barrel_p2p.term.types import Atom
 
 PREVENTS_PARTITIONS: Final = LISTS_VERSIONS  # the same version brought both
 REMEMBER_SECONDS: Final = 3600.0
 """How long a report is known for an old one (OTP's value)."""
+INSIST_SECONDS: Final = 5.0
+"""After which we close a connection that the peer was asked to close; a guess."""
 MAX_REPORTS: Final = 4096
 """Reports remembered, the oldest goes first; a guess: pairs of nodes within an hour."""
 
@@ -61,11 +64,19 @@ class Partitions:
         core.tell(other, (Atom("remove_connection"), core.me))
         core.removing[other] = None
         self._leave(other)
+        core.strands.start(self._insist(other))
+
+    def _insist(self, node: Atom) -> Generator[Waiting, Any, None]:
+        """It disconnects, not we, or it might report the loss of us. OTP's node does not if it thinks that the two of
+        us are no longer, or not yet, in touch; then we do."""
+        yield Receive(seconds=INSIST_SECONDS)
+        if node in self._core.removing and node in self._core.connected:
+            self._core.emit(Disconnect(node))
 
     def asked_to_go(self, node: Atom) -> None:
         """``{remove_connection, Node}``: that node leaves us."""
         core = self._core
-        if node not in core.known and node not in core.pending:
+        if node not in core.known and node not in core.connected:
             return
         core.log("warning", f"global: disconnects from {node}, to prevent overlapping partitions: {node} asks for it")
         core.emit(Disconnect(node))
