@@ -36,7 +36,7 @@ from barrel_p2p.proto.global_core import (
     Core,
     LockId,
 )
-from barrel_p2p.proto.global_events import Ask, Connect, ForgetAsk
+from barrel_p2p.proto.global_events import Ask, Connect, Disconnect, ForgetAsk
 from barrel_p2p.proto.global_locker import Cancel, Him, Locker
 from barrel_p2p.proto.global_strands import Receive, Strand, Waiting
 from barrel_p2p.proto.global_tables import key_of
@@ -44,6 +44,7 @@ from barrel_p2p.term.types import Atom, Pid
 
 SESSION_SECONDS: Final = 30.0
 """From the lock to the end of a session. A guess: resolve functions run in it, one after the other."""
+GRACE_SECONDS: Final = 5.0
 
 _LOCKER: Final = Atom("locker")
 _NO_PID: Final = Atom("no_longer_a_pid")
@@ -118,6 +119,7 @@ class Sessions:
         session = self._sessions.get(node)
         if session is None:
             self._early[node] = message
+            core.strands.start(self._suspect(node))
             return
         session.his_tag = message.tag
         session.version = min(message.version, VERSION)
@@ -167,12 +169,9 @@ class Sessions:
         if node not in core.connected:
             return
         core.pending.pop(node, None)
-        if node in core.known or core.mesh:
-            self._early.pop(node, None)
-            session = self._sessions.get(node)
-            if session is not None:
-                self._cancel(session)
-                self._forget(session)
+        self.end(node)
+        if node not in core.known:
+            core.strands.start(self._suspect(node))
         self._synced(node)
 
     # --- what our side tells ----------------------------------------------------------------------------------------
@@ -191,12 +190,26 @@ class Sessions:
             self._exchange(session)
 
     def _watch(self, session: _Session) -> Generator[Waiting, Any, None]:
+        """Once we have sent ``resolved`` the peer may be through with the session, and only a new connection helps."""
         yield Receive(seconds=SESSION_SECONDS)
+        yield Receive(seconds=GRACE_SECONDS)  # if it was us who stood still, what came meanwhile is looked at first
         node = session.node
         if self._sessions.get(node) is session:
-            text = f"global: {node} did not finish the exchange of names within {SESSION_SECONDS:g} s; begun anew"
+            text = f"global: {node} did not finish the exchange of names within {SESSION_SECONDS:g} s"
             self._core.log("warning", text)
-            self._restart(node)
+            if session.ops is None:
+                self._restart(node)
+            else:
+                self._core.emit(Disconnect(node))
+
+    def _suspect(self, node: Atom) -> Generator[Waiting, Any, None]:
+        """One of the two knows the other, the other not: right while a session with a third ends, wrong if a cut came
+        in between. OTP stays that way; a new connection cures it."""
+        yield Receive(seconds=SESSION_SECONDS)
+        half = node not in self._core.known and node not in self._sessions
+        if node in self._core.connected and (half or node in self._early):
+            self._core.log("warning", f"global: {node} and this node are not agreed on knowing each other; disconnects")
+            self._core.emit(Disconnect(node))
 
     def judged(self, ask: int, value: Any, failed: bool) -> None:
         """A resolve function has ended."""
@@ -218,7 +231,10 @@ class Sessions:
             entry = core.names.find(name)
             if entry is None:
                 mine.append((INSERT, (name, pid, method)))
-            elif entry.pid != pid and core.me < session.node:
+            elif entry.pid == pid:
+                if pid.node != core.me and pid.node not in core.known:
+                    mine.append((INSERT, (name, pid, method)))  # nodes of our partition may have lost it meanwhile
+            elif core.me < session.node:
                 ours, our_method = entry.pid, entry.method
                 session.asks = ask = core.number()
                 self._asks[ask] = session.resolving  # type: ignore[assignment]
