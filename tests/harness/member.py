@@ -21,9 +21,11 @@ from barrel_p2p import (
     GenServer,
     Node,
     Pid,
+    call,
     process_flag,
     receive,
     register,
+    self_pid,
     send,
     spawn,
     whereis,
@@ -136,6 +138,26 @@ async def start_adder(name: str) -> Pid:
     return await Adder.start(name=name)
 
 
+async def register_global(name: Any) -> bool:
+    return await node.global_.register_name(name, spawn(_echo))
+
+
+def global_pid_of(name: Any) -> Pid | None:
+    return node.global_.whereis_name(name)
+
+
+async def _hold(lock: Any, on: Atom, told: asyncio.Future[bool]) -> None:
+    told.set_result(await call((Atom("global_name_server"), on), (Atom("set_lock"), (lock, self_pid()))))
+    await receive()
+
+
+async def take_global_lock(on: Atom) -> bool:
+    """Take the lock of all names on a node, and keep it."""
+    told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    spawn(_hold, Atom("global"), on, told)
+    return await told
+
+
 async def loop_worker(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
@@ -159,6 +181,9 @@ async def main() -> None:
             start_collector,
             start_trapper,
             start_adder,
+            register_global,
+            global_pid_of,
+            take_global_lock,
             loop_worker,
         ):
             node.export(function, module="member")

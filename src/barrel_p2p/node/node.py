@@ -169,11 +169,12 @@ class Node:
             runtime.far_resolver = self._far_names
             output = options.on_output or to_stdout
             runtime.user = runtime.spawn(serve, (output,), name="user", max_mailbox=MAX_WAITING).pid
-            self.listen_address: Address = await self._carrier.start(creation, self._routes, self._make_channel)
-            self._start_overlay(exact_codec)
             await NetKernel.start(name="net_kernel", node=self)
             await Rex.start(runtime, self.spawner.guests, self.exports, name="rex", node=self)
             await self._start_services()
+            # the first peer can come from now on
+            self.listen_address: Address = await self._carrier.start(creation, self._routes, self._make_channel)
+            self._start_overlay(exact_codec)
         except BaseException:
             await self.stop()
             raise

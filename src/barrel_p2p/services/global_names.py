@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("barrel_p2p.global")
 
 SERVER: Final = Atom("global_name_server")
-_FACTS: Final = (event.NodeUp, event.NodeDown, event.Connected)
+_FACTS: Final = (event.NodeUp, event.NodeDown, event.Connected, event.SyncAsked)
 
 ResolveName = Literal["random_exit_name", "random_notify_name", "notify_all_name", "none"]
 
@@ -202,7 +202,6 @@ class Global:
         Raises:
             CallTimeout: Some node's names did not come in time.
         """
-        await asyncio.sleep(0)  # so that nodes which have just come up are among them
         await self._operate(event.SyncAsked, None, timeout)
 
     async def _operate(self, fact: Callable[[int], event.Fact], name: Any, timeout: float | None) -> bool:
@@ -212,7 +211,11 @@ class Global:
         future = self._ops[op] = self._runtime.loop.create_future()
         try:
             async with asyncio.timeout(timeout):
-                self.feed(fact(op))
+                asked = fact(op)
+                if isinstance(asked, event.SyncAsked):
+                    self._process.put(asked)  # behind the nodes that have just come up
+                else:
+                    self.feed(asked)
                 done: bool = await future
                 return done
         except TimeoutError:
@@ -275,7 +278,7 @@ class Global:
     def feed(self, fact: event.Fact) -> None:
         """Tell the machine and do what it orders. What comes of an order while it is done waits for its turn."""
         self._facts.append(fact)
-        if self._busy:
+        if self._busy or self._ended:
             return
         self._busy = True
         try:
@@ -295,17 +298,21 @@ class Global:
 
     # --- orders: messages -------------------------------------------------------------------------------------------
 
+    def _route(self, to: Any, message: Any) -> None:
+        """Sent by no process, so that a busy channel to one node never makes global wait for it."""
+        self._runtime.route(None, to, message)
+
     def _reply(self, order: event.Reply) -> None:
         to, tag = order.to
-        self._runtime.route(self._process, reply_address(to, tag), (tag, order.value))
+        self._route(reply_address(to, tag), (tag, order.value))
 
     def _cast(self, order: event.Cast) -> None:
         if self._mesh or order.node in self._taking_part:
-            self._runtime.route(self._process, (SERVER, order.node), (GEN_CAST, order.message))
+            self._route((SERVER, order.node), (GEN_CAST, order.message))
 
     def _tell(self, order: event.Tell) -> None:
         if order.node in self._taking_part:
-            self._runtime.route(self._process, (SERVER, order.node), order.message)
+            self._route((SERVER, order.node), order.message)
 
     def _call(self, order: event.Call) -> None:
         runtime, process = self._runtime, self._process
@@ -316,7 +323,7 @@ class Global:
         self._numbers[ref.ids] = order.call
         target = (SERVER, order.node)
         self._calls[order.call] = runtime.monitor(process.pid, process, target, ref)
-        runtime.route(process, target, (GEN_CALL, (process.pid, ImproperList((ALIAS,), ref)), order.request))
+        self._route(target, (GEN_CALL, (process.pid, ImproperList((ALIAS,), ref)), order.request))
 
     def _answered(self, ref: Any, value: Any) -> None:
         number = self._numbers.get(ref.ids) if isinstance(ref, Reference) else None
@@ -339,13 +346,19 @@ class Global:
     def _monitor(self, order: event.Monitor) -> None:
         """Deaths elsewhere come in the order of that node's messages, those here at once."""
         runtime, ref, number = self._runtime, self._runtime.reference(), order.monitor
-        if order.pid.node == runtime.name:
+        if order.pid.node == runtime.name and runtime.find(order.pid) is None:
+            self._facts.append(event.Died(number))
+        elif order.pid.node == runtime.name:
             self._watches[number] = runtime.monitor(
-                self._process.pid, lambda _reason: self.feed(event.Died(number)), order.pid, ref
+                self._process.pid, lambda _reason: self._died_here(number), order.pid, ref
             )
         else:
             self._numbers[ref.ids] = number
             self._watches[number] = runtime.monitor(self._process.pid, self._process, order.pid, ref)
+
+    def _died_here(self, number: int) -> None:
+        self._watches.pop(number, None)
+        self.feed(event.Died(number))
 
     def _demonitor(self, order: event.Demonitor) -> None:
         monitor = self._watches.pop(order.monitor, None)
