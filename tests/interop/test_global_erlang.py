@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack
@@ -30,6 +32,8 @@ from barrel_p2p import (
     stop,
 )
 from barrel_p2p.process.current import current_process
+from barrel_p2p.proto.global_core import pid_order
+from harness.cluster import Cluster, Member
 from harness.erlang import COOKIE, Epmd, Erlang
 
 SERVER = Atom("global_name_server")
@@ -64,6 +68,11 @@ class Net:
         options = {"published": True, "cookie": COOKIE, "data_dir": self._directory / name, **options}
         node = Node(full, proto_dist="inet_tcp", epmd_port=self.epmd.port, **options)
         return await self._stack.enter_async_context(node)
+
+    async def member(self, name: str) -> Member:
+        """A Python node in an OS process of its own."""
+        options = {"proto_dist": "inet_tcp", "epmd_port": self.epmd.port, "published": True, "cookie": COOKIE}
+        return await Cluster(self._directory, self._stack).member(name, **options)
 
 
 def run(story: Callable[[Net], Awaitable[None]], epmd: Epmd, directory: Path) -> None:
@@ -347,6 +356,63 @@ def test_registering_goes_on_while_our_loop_is_blocked(epmd: Epmd, tmp_path: Pat
             await two.ask(f"{{T, yes}} = timer:tc(fun() -> global:register_name(y, {ECHO}) end), T < 5000000.")
             == "true"
         )
+
+    run(story, epmd, tmp_path)
+
+
+def test_a_python_node_that_is_killed_with_the_lock_blocks_nobody(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(net: Net) -> None:
+        node, one, two = await trio(net)
+        member = await net.member("snake")
+        await node.connect(member.name)
+        await until(lambda: len(node.global_.nodes()) == 3)
+        assert await node.rpc(member.name, "member", "take_global_lock", [one.name])
+        one.send(f"{{T, yes}} = timer:tc(fun() -> global:register_name(x, {ECHO}) end), T div 1000.")
+        await asyncio.sleep(0.5)
+        member.signal(signal.SIGKILL)
+        millis = int(await asyncio.get_running_loop().run_in_executor(None, one.answer))
+        assert 300 < millis < 15_000
+        assert await two.ask("is_pid(global:whereis_name(x)).") == "true"
+        assert node.global_.whereis_name(X) is not None
+
+    run(story, epmd, tmp_path)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.3, 0.5])
+def test_a_python_node_that_stands_still_while_it_joins_gets_in_afterwards(
+    epmd: Epmd, tmp_path: Path, after: float
+) -> None:
+    async def story(net: Net) -> None:
+        one, member = await net.erlang("erl1"), await net.member("snake")
+        assert await one.ask(f"net_adm:ping('{member.name}').") == "pong"
+        await asyncio.sleep(after)  # somewhere in the exchange of names
+        member.signal(signal.SIGSTOP)
+        one.send(f"{{T, yes}} = timer:tc(fun() -> global:register_name(x, {ECHO}) end), T div 1000.")
+        await asyncio.sleep(2.0)
+        member.signal(signal.SIGCONT)
+        millis = int(await asyncio.get_running_loop().run_in_executor(None, one.answer))
+        assert millis < 20_000
+        assert await one.ask("global:sync().") == "ok"
+        there = f"rpc:call('{member.name}', member, global_pid_of, [x])"
+        await until_erlang(one, f"{there} =:= global:whereis_name(x)")
+
+    run(story, epmd, tmp_path)
+
+
+def test_we_order_pids_as_erlang_does(epmd: Epmd, tmp_path: Path) -> None:
+    """Both lockers make the id of their lock out of their two pids, in order."""
+    rng = random.Random(7)
+    nodes = [Atom("a@h"), Atom("b@h"), Atom("erl@127.0.0.1"), PY]
+    pids = [Pid(rng.choice(nodes), rng.randrange(4), rng.randrange(3), rng.randrange(3)) for _ in range(60)]
+
+    async def story(net: Net) -> None:
+        erlang, node = await net.erlang("erl"), await net.python()
+        await node.connect(erlang.name)
+        send((Atom("shell"), Atom(erlang.name)), 1)
+        await erlang.ask("register(shell, self()).")
+        send((Atom("shell"), Atom(erlang.name)), (self_pid(), pids))
+        await erlang.ask("receive {P, L} -> P ! lists:sort(L) end.")
+        assert await receive(timeout=5) == sorted(pids, key=pid_order)
 
     run(story, epmd, tmp_path)
 
