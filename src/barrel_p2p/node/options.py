@@ -92,7 +92,7 @@ class Options:
     it."""
     published: bool | None = None
     """Show up in ``nodes()`` of Erlang nodes. None: yes over QUIC, where an upstream node takes no hidden one for a
-    member, and no over ``inet_tcp``, where a visible node has to take part in OTP's ``global``."""
+    member; no over ``inet_tcp``, where a visible node takes part in what the cluster's ``global`` has to agree on."""
     send_high_water: int = 1 << 20
     """A channel with more unsent bytes is busy: its senders wait at their next await point (a guess: a few ms of
     loopback)."""
