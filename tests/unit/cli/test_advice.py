@@ -9,8 +9,8 @@ import pytest
 
 from barrel_p2p.cli.advice import _TABLE, advise
 from barrel_p2p.cli.advice_tcp import TCP_TABLE
-from barrel_p2p.cli.doctor import STEPS
-from barrel_p2p.cli.doctor_tcp import TCP_STEPS
+from barrel_p2p.cli.examination import STEPS
+from barrel_p2p.cli.examination_tcp import TCP_STEPS
 from barrel_p2p.proto.auth_texts import REFUSALS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "identity.md").read_text()

@@ -6,7 +6,7 @@ from typing import Any
 
 from barrel_p2p.cli.advice import Advice, advise
 from barrel_p2p.cli.checklist import Checklist
-from barrel_p2p.cli.doctor import Examination
+from barrel_p2p.cli.examination import Examination
 from barrel_p2p.cli.status import NOT_CONNECTED
 from barrel_p2p.errors import NotConnected
 from barrel_p2p.net.epmd import Epmd
