@@ -29,9 +29,7 @@ PROGRESS_SECONDS = 0.2  # between two lines of progress
 
 def parser(name: str) -> Parser:
     made = Parser(name, TEXT, EXAMPLES)
-    made.add_argument(
-        "scenario", metavar="SCENARIO", nargs="?", help="a .toml file, or a standard one (see --list)"
-    )
+    made.add_argument("scenario", metavar="SCENARIO", nargs="?", help="a .toml file, or a standard one (see --list)")
     made.add_argument("--list", action="store_true", help="list the standard scenarios")
     made.add_argument("--seed", type=int, metavar="NUMBER", help="of all randomness, instead of the scenario's")
     made.add_argument("--nodes", type=int, metavar="NUMBER", help="how many, instead of the scenario's")
