@@ -228,6 +228,23 @@ def test_users_who_wait_are_told_when_the_node_stops(tmp_path: Path) -> None:
     run(story, tmp_path)
 
 
+def test_who_uses_no_global_names_pays_nothing_for_them(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice, bob, carol = [await cluster.node(name) for name in ("alice", "bob", "carol")]
+        await alice.connect(bob.name)
+        await bob.connect(carol.name)
+        await asyncio.sleep(0.5)
+        assert alice.statistics().peers[bob.name].sent_messages == 0
+        pid = spawn(idle)  # on carol
+        assert await carol.global_.register_name("late", pid)
+        await until(lambda: bob.global_.whereis_name("late") == pid)
+        assert alice.statistics().peers[bob.name].sent_messages == 0, "bob was asked by carol, and asks nobody himself"
+        assert await alice.global_.register_name("early", alice.runtime.spawn(idle).pid), "alice wakes, and wakes bob"
+        await until(lambda: bob.global_.whereis_name("early") is not None)
+
+    run(story, tmp_path)
+
+
 def test_without_a_mesh_a_name_is_known_to_the_neighbours(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         left, middle, right = [await cluster.node(name) for name in ("left", "middle", "right")]

@@ -2,6 +2,9 @@
 
 The process takes what other nodes send, in order, with the comings and goings of nodes among it; the machine decides,
 and what it orders is done at once. What users of this node ask goes to the machine directly.
+
+Without a mesh, among nodes of this library, the service sleeps until a user of the node asks something of it: a cluster
+that uses no global names pays nothing for them. A sleeper takes part with the nodes that speak to it, and with no other.
 """
 
 from __future__ import annotations
@@ -50,7 +53,7 @@ class GlobalNameServer(GenServer):
         return NOREPLY
 
     async def handle_cast(self, request: Any) -> None:
-        self._service.feed(event.CastIn(request))
+        self._service.cast_in(request)
 
     async def handle_info(self, message: Any) -> None:
         self._service.informed(message)
@@ -83,6 +86,8 @@ class Driver:
         self._calls: dict[int, Monitor] = {}
         self._numbers: dict[tuple[int, ...], int] = {}  # of both, by their reference
         self._taking_part: dict[Atom, None] = {}
+        self._awake = self._mesh
+        self._asleep: dict[Atom, None] = {}  # nodes of ours that would take part and have not been spoken to
         self._wake: asyncio.TimerHandle | None = None
         self._tasks: dict[asyncio.Task[None], None] = {}
         self._asks: dict[int, asyncio.Task[None]] = {}
@@ -115,6 +120,7 @@ class Driver:
         """Give the machine an operation, and wait until it is done. Raises TimeoutError or CallError."""
         if self._ended:
             raise CallError(SHUTDOWN, f"{self._node.name} stops")
+        self._wake_up()
         self._op = op = self._op + 1
         future = self._ops[op] = self._runtime.loop.create_future()
         try:
@@ -137,13 +143,28 @@ class Driver:
         flags = Flags(channel.flags)
         kin, visible = bool(flags & Flags.PYTHON), bool(flags & Flags.PUBLISHED)
         takes_part = kin if not self._tcp else visible == self._published and (kin or visible)
-        if takes_part:
-            self._taking_part[channel.name] = None
-            self._process.put(event.NodeUp(channel.name, kin))
+        if not takes_part:
+            return
+        if self._awake:
+            self._begin_with(channel.name, kin)
+        else:
+            self._asleep[channel.name] = None
 
     def node_down(self, name: Atom) -> None:
+        self._asleep.pop(name, None)
         if self._taking_part.pop(name, self) is not self:
             self._process.put(event.NodeDown(name))
+
+    def _begin_with(self, name: Atom, kin: bool) -> None:
+        self._taking_part[name] = None
+        self._process.put(event.NodeUp(name, kin))
+
+    def _wake_up(self) -> None:
+        """Somebody here uses global names: speak to all that are connected."""
+        self._awake = True
+        for name in self._asleep:
+            self._begin_with(name, kin=True)
+        self._asleep.clear()
 
     # --- what the process tells -------------------------------------------------------------------------------------
 
@@ -157,6 +178,15 @@ class Driver:
             mesh=self._mesh,
             rng=random.Random(random.SystemRandom().getrandbits(64)),
         )
+
+    def cast_in(self, request: Any) -> None:
+        """A cast of another node."""
+        match request:
+            case ("init_connect", _, Atom() as node, _) if node in self._asleep:
+                del self._asleep[node]
+                self._taking_part[node] = None
+                self.feed(event.NodeUp(node, True))
+        self.feed(event.CastIn(request))
 
     def informed(self, message: Any) -> None:
         """A message that is neither call nor cast."""
