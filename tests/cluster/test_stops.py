@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from barrel_p2p import Node, NotConnected
+from barrel_p2p import AuthError, Node, NotConnected
 from barrel_p2p.net.quic import Connection, QuicTransport
 from barrel_p2p.node import establish
-from barrel_p2p.node.net_kernel import NetKernel
+from barrel_p2p.node.membership import Membership
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto.handshake import HandshakeAcceptor
 from harness.cluster import Cluster, run
@@ -42,12 +42,12 @@ def test_a_node_stops_while_it_dials(tmp_path: Path) -> None:
 
 def test_a_start_that_fails_half_way_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(cluster: Cluster) -> None:
-        async def fails(**_: Any) -> None:
+        def fails(_: Any) -> None:
             raise RuntimeError("half-way")
 
         alice = Node("alice@127.0.0.1", **cluster.options("alice"))
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="half-way"):
-            patch.setattr(NetKernel, "start", fails)
+            patch.setattr(Membership, "start", fails)
             await alice.start()
         assert list((cluster.directory / "discovery").iterdir()) == []
         again = Node(alice.name, **cluster.options("alice"), listen_port=alice.listen_address[1])
@@ -109,6 +109,27 @@ def test_a_connection_that_ends_as_it_comes_up_fails_the_dial(tmp_path: Path, mo
             async with asyncio.timeout(5):
                 await alice.connect(bob.name)
         await alice.connect(bob.name)
+
+    run(story, tmp_path)
+
+
+def test_a_dialer_that_is_gone_before_it_is_heard_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(cluster: Cluster) -> None:
+        open_uni = Connection.open_uni
+
+        def gone(self: Connection) -> int:
+            if self.is_dialer:
+                return open_uni(self)
+            raise NotConnected("the connection is closed, or the peer allows no further stream")
+
+        alice, bob = await cluster.node("alice"), await cluster.node("bob")
+        with monkeypatch.context() as patch, pytest.raises((NotConnected, AuthError)):
+            patch.setattr(Connection, "open_uni", gone)
+            await bob.connect(alice.name)
+        assert not alice._routes._connections and "internal error" not in caplog.text
+        await bob.connect(alice.name)
 
     run(story, tmp_path)
 

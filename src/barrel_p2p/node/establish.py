@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from barrel_p2p.errors import AuthError, BarrelError
+from barrel_p2p.errors import AuthError, BarrelError, NotConnected
 from barrel_p2p.net.connection import CloseReason, Connection
 from barrel_p2p.net.quic import Connection as QuicConnection
 from barrel_p2p.node.channel import Channel
@@ -199,8 +199,12 @@ class Accepting(_KeyExchange, AcceptingRole):
             now=self._loop.time(),
             check_pin=identity.check_pin,
         )
-        self._begin_exchange(identity, auth, ACCEPTOR_AUTH_STREAM, DIALER_AUTH_STREAM)
-        self._arm()
+        try:
+            self._begin_exchange(identity, auth, ACCEPTOR_AUTH_STREAM, DIALER_AUTH_STREAM)
+        except NotConnected as error:  # the peer was quick to change its mind
+            self._end(error)
+        else:
+            self._arm()
 
     def _start_handshake(self, peer: Atom) -> None:
         self._open_handshake(peer)

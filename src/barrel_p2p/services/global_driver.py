@@ -3,8 +3,8 @@
 The process takes what other nodes send, in order, with the comings and goings of nodes among it; the machine decides,
 and what it orders is done at once. What users of this node ask goes to the machine directly.
 
-Without a mesh, among nodes of this library, the service sleeps until a user of the node asks something of it: a cluster
-that uses no global names pays nothing for them. A sleeper takes part with the nodes that speak to it, and with no other.
+Without a mesh, among nodes of this library, the service sleeps until a user of the node asks something of it: a
+cluster that uses no global names pays nothing for them. A sleeper takes part with the nodes that speak to it alone.
 """
 
 from __future__ import annotations
