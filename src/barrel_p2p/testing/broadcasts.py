@@ -82,9 +82,9 @@ class Ledger:
             return
         hop = hops[sender.number] if sender is not None and sender.number < len(hops) else 0
         hops[number] = min(hop + 1, 255)
-        if hop > entry.last_hop:
-            entry.last_hop = hop
-        entry.last_ms = self._clock.ms
+        if number < entry.born:  # those who came later are told of it, too
+            entry.last_hop = max(hop, entry.last_hop)
+            entry.last_ms = self._clock.ms
 
     def close(self, entry: Entry, members: Iterable[Member], *, disturbed_ms: int) -> tuple[Outcome, list[str]]:
         """See what became of a broadcast, and who of those who should have it does not."""
