@@ -2,8 +2,8 @@
 
     python benchmarks/overlay.py [--nodes 10000] [--shares 10,50,80,95] [--json PATH]
 
-Everything is simulated (``barrel_p2p.testing``), so the figures but for the speed are the same on any machine. One core;
-at 10,000 nodes each crash share takes two to four minutes. What the figures mean: docs/internals/overlay.md.
+Everything is simulated (``barrel_p2p.testing``), so the figures but for the speed are the same on any machine. It uses
+one core; at 10,000 nodes each crash share takes some minutes. What the figures mean: docs/internals/overlay.md.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def _figures(report: Report) -> dict[str, Any]:
         "seed": report.seed,
         "simulated_s": report.simulated,
         "wall_s": round(report.wall, 1),
+        "cpu_s": round(report.cpu, 1),
         "events": report.events,
         "events_per_s": round(report.events_per_second),
         "memory_mb": report.memory >> 20,

@@ -46,6 +46,7 @@ class Report:
     nodes: int
     version: str
     simulated: float
+    cpu: float
     wall: float
     events: int
     memory: int
@@ -55,7 +56,8 @@ class Report:
 
     @property
     def events_per_second(self) -> float:
-        return self.events / self.wall if self.wall else 0.0
+        """Of processor time: the machine may have had other work."""
+        return self.events / self.cpu if self.cpu else 0.0
 
     @property
     def broadcasts(self) -> list[Summary]:
@@ -70,7 +72,8 @@ class Report:
         mb = self.memory / 1e6
         text = [
             f"{self.scenario}: {self.nodes} nodes, seed {self.seed}, {self.simulated:.0f} s simulated in"
-            f" {self.wall:.1f} s ({self.events:,} events, {self.events_per_second:,.0f} a second, {mb:.0f} MB)"
+            f" {self.wall:.1f} s ({self.cpu:.1f} s of CPU, {self.events:,} events, {self.events_per_second:,.0f} a second,"
+            f" {mb:.0f} MB)"
         ]
         for name, shape in self.phases.items():
             text.append(

@@ -7,7 +7,7 @@ import gc
 import resource
 import time
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class _Run:
         self._phases: dict[str, graph.Shape] = {}
 
     def run(self) -> Report:
-        began = time.perf_counter()
+        began = time.process_time(), time.perf_counter()
         plan, clock = self._plan, self._clock
         ready_ms = int(plan.ready * 1000)
         self._plan_joins()
@@ -95,7 +95,7 @@ class _Run:
         clock.run(self._end_ms)
         self._check({**checkers.ALWAYS, **checkers.QUIET})
         self._phases["end"] = self._shape()
-        return self._report(time.perf_counter() - began)
+        return self._report(time.process_time() - began[0], time.perf_counter() - began[1])
 
     def _plan_joins(self) -> None:
         plan = self._plan
@@ -167,7 +167,7 @@ class _Run:
         at = f"after {self._clock.seconds} s"
         raise SimulationFailed(f"{problems[0]}{more}, {at}; {_version()}; replay: {replay}", replay, problems)
 
-    def _report(self, wall: float) -> Report:
+    def _report(self, cpu: float, wall: float) -> Report:
         cluster = self._cluster
         return Report(
             scenario=self._plan.name,
@@ -175,6 +175,7 @@ class _Run:
             nodes=self._plan.nodes,
             version=_version(),
             simulated=self._clock.seconds,
+            cpu=cpu,
             wall=wall,
             events=self._clock.passed,
             memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -185,7 +186,10 @@ class _Run:
 
 
 def _version() -> str:
-    return f"barrel-p2p {version('barrel-p2p')}"
+    try:
+        return f"barrel-p2p {version('barrel-p2p')}"
+    except PackageNotFoundError:  # run from a checkout
+        return "barrel-p2p, not installed"
 
 
 __all__ = ["Progress", "run"]
