@@ -68,7 +68,12 @@ class Epmd:
         self.host = host
         self.inside = list(inside)
         self.port = port or free_port()
-        self.environment = {**os.environ, "ERL_EPMD_PORT": str(self.port), "ERL_EPMD_ADDRESS": host}
+        self.environment = {
+            **os.environ,
+            "ERL_EPMD_PORT": str(self.port),
+            "ERL_EPMD_ADDRESS": host,
+            "ERL_CRASH_DUMP_SECONDS": "0",  # a node that crashes on purpose leaves no file behind
+        }
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
