@@ -69,6 +69,24 @@ def terms() -> st.SearchStrategy[Any]:
     return st.recursive(leaves, containers, max_leaves=20)
 
 
+def as_erlang_has_it(term: Any) -> Any:
+    """The value that comes back from a node that knows no ``str``: binaries."""
+    match term:
+        case Atom() | Pid():
+            return term
+        case str():
+            return term.encode()
+        case list():
+            return [as_erlang_has_it(item) for item in term]
+        case tuple():
+            return tuple(as_erlang_has_it(item) for item in term)
+        case ImproperList():
+            return ImproperList(as_erlang_has_it(term.elements), as_erlang_has_it(term.tail))
+        case dict() | TermMap():
+            return TermMap([(as_erlang_has_it(k), as_erlang_has_it(v)) for k, v in term.items()])
+    return term
+
+
 def many_terms(count: int, rng: random.Random) -> list[Any]:
     """Terms of every kind for tests that send many at once; hypothesis would take a hundred times longer.
 

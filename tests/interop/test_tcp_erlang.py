@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,41 +30,10 @@ from barrel_p2p import (
     spawn,
     unlink,
 )
-from harness.erlang import COOKIE, Epmd, Erlang
+from harness.beside import PY, nothing_more, python, run
+from harness.erlang import Epmd, Erlang
 
-PY = "py@127.0.0.1"
 NOCONNECTION = Atom("noconnection")
-
-
-@pytest.fixture(scope="module")
-def epmd() -> Iterator[Epmd]:
-    with Epmd() as mapper:
-        yield mapper
-
-
-def python(epmd: Epmd, directory: Path, name: str = PY, **options: Any) -> Node:
-    options = {"cookie": COOKIE, "epmd_port": epmd.port, "data_dir": directory / name, **options}
-    return Node(name, proto_dist="inet_tcp", **options)
-
-
-def run(
-    story: Callable[[Node, Erlang], Awaitable[None]], epmd: Epmd, directory: Path, *flags: str, **options: Any
-) -> None:
-    """Run ``story`` as a process of a Python node beside an Erlang node that it is not connected to yet."""
-
-    async def main() -> None:
-        async with asyncio.timeout(100), python(epmd, directory, **options) as node:
-            register("test", self_pid())
-            await story(node, erlang)
-
-    with Erlang(epmd, "erl", *flags) as erlang:
-        asyncio.run(main())
-
-
-async def nothing_more(seconds: float = 0.2) -> None:
-    with pytest.raises(TimeoutError):
-        message = await receive(timeout=seconds)
-        print("unexpected:", message)
 
 
 # --- connections ------------------------------------------------------------------------------------------------------

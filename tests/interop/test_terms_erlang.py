@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from barrel_p2p.errors import EncodeError
 from barrel_p2p.term.codec import Codec
-from barrel_p2p.term.maps import TermMap, exact_key
-from barrel_p2p.term.types import Atom, ImproperList, Pid
-from harness.terms import terms
+from barrel_p2p.term.maps import exact_key
+from barrel_p2p.term.types import Atom
+from harness.terms import as_erlang_has_it, terms
 
 # the strategy is recursive, and hypothesis wonders at the length of its repr
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -81,24 +81,6 @@ def erlang() -> Iterator[Erlang]:
     erlang = Erlang()
     yield erlang
     erlang.close()
-
-
-def as_erlang_has_it(term: Any) -> Any:
-    """The value that comes back from a node that knows no ``str``: binaries."""
-    match term:
-        case Atom() | Pid():
-            return term
-        case str():
-            return term.encode()
-        case list():
-            return [as_erlang_has_it(item) for item in term]
-        case tuple():
-            return tuple(as_erlang_has_it(item) for item in term)
-        case ImproperList():
-            return ImproperList(as_erlang_has_it(term.elements), as_erlang_has_it(term.tail))
-        case dict() | TermMap():
-            return TermMap([(as_erlang_has_it(k), as_erlang_has_it(v)) for k, v in term.items()])
-    return term
 
 
 @settings(

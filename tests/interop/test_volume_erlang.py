@@ -10,10 +10,9 @@ from typing import Any
 from barrel_p2p import Atom, Node, receive, self_pid, send, spawn
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.maps import TermMap, exact_key
-from barrel_p2p.term.types import ImproperList, Pid
 from harness.beside import PY, run
 from harness.erlang import Epmd, Erlang
-from harness.terms import many_terms
+from harness.terms import as_erlang_has_it, many_terms
 
 MESSAGES = 1_000_000
 
@@ -79,24 +78,6 @@ def test_a_million_messages_each_way_at_once(epmd: Epmd, tmp_path: Path) -> None
         assert others == [("sink", "ok")]
 
     run(story, epmd, tmp_path)
-
-
-def as_erlang_has_it(term: Any) -> Any:
-    """The value that comes back from a node that knows no ``str``: binaries."""
-    match term:
-        case Atom() | Pid():
-            return term
-        case str():
-            return term.encode()
-        case list():
-            return [as_erlang_has_it(item) for item in term]
-        case tuple():
-            return tuple(as_erlang_has_it(item) for item in term)
-        case ImproperList():
-            return ImproperList(as_erlang_has_it(term.elements), as_erlang_has_it(term.tail))
-        case dict() | TermMap():
-            return TermMap([(as_erlang_has_it(k), as_erlang_has_it(v)) for k, v in term.items()])
-    return term
 
 
 def test_ten_thousand_terms_of_every_type_come_back_exactly_equal(epmd: Epmd, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from barrel_p2p import (
     Atom,
     CallError,
     CallTimeout,
+    ConfigError,
     Exit,
     GenServer,
     ImproperList,
@@ -405,3 +406,13 @@ def test_the_default_callbacks(caplog: pytest.LogCaptureFixture) -> None:
 
     in_process(test)
     assert "unexpected message: 'what is this'" in caplog.text
+
+
+def test_a_registry_of_another_node_needs_a_network() -> None:
+    async def test() -> None:
+        name = via(("Elixir.Registry", "shop@127.0.0.1"), "till")
+        assert name.term() == ("via", ("Elixir.Registry", "shop@127.0.0.1"), "till")
+        with pytest.raises(ConfigError, match=r"no network to ask shop@127\.0\.0\.1"):
+            await call(name, "total")
+
+    in_process(test)
