@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,29 +21,24 @@ from barrel_p2p.node.channel import Batch, Channel
 from barrel_p2p.node.dispatch import Dispatch
 from barrel_p2p.node.exports import Exports
 from barrel_p2p.node.gossip import Gossip
-from barrel_p2p.node.idle import NAME as IDLE_CHANNELS
-from barrel_p2p.node.idle import IdleChannels
 from barrel_p2p.node.liveness import Liveness
-from barrel_p2p.node.membership import MEMBERSHIP_OPTIONS, Membership
 from barrel_p2p.node.net_kernel import NetKernel
 from barrel_p2p.node.options import Address, Options
+from barrel_p2p.node.overlay import Overlay
 from barrel_p2p.node.peer_info import PeerInfo
 from barrel_p2p.node.remote import RemoteSignals
 from barrel_p2p.node.rex import Rex
 from barrel_p2p.node.routes import Routes
 from barrel_p2p.node.spawner import Spawner
+from barrel_p2p.node.statistics import OverlayStatistics, PeerStatistics, Statistics
 from barrel_p2p.node.user import MAX_WAITING, serve, to_stdout
 from barrel_p2p.process.call import call
 from barrel_p2p.process.current import current_process
 from barrel_p2p.process.names import Resolver
 from barrel_p2p.process.runtime import Block, Runtime
 from barrel_p2p.process.subscribers import Subscribers
-from barrel_p2p.proto import hyparview_wire, plumtree_wire
 from barrel_p2p.proto.handshake import Connected
-from barrel_p2p.proto.hyparview_config import HyParViewConfig
-from barrel_p2p.proto.hyparview_events import TrafficSeen
 from barrel_p2p.proto.names import validate_node_name
-from barrel_p2p.proto.plumtree_config import PlumtreeConfig
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
 
@@ -57,44 +50,6 @@ log_connect = logging.getLogger("barrel_p2p.connect")
 
 _NODEUP = Atom("nodeup")
 _NODEDOWN = Atom("nodedown")
-
-
-@dataclass(frozen=True, slots=True)
-class PeerStatistics:
-    """One connected peer: messages since it came up, bytes that wait to be sent."""
-
-    sent_messages: int
-    received_messages: int
-    queued_bytes: int
-    busy: bool
-
-
-@dataclass(frozen=True, slots=True)
-class OverlayStatistics:
-    """The overlay as this node sees it.
-
-    Attributes:
-        active, passive: Sizes of the views.
-        eager, lazy: Neighbours that get broadcasts in full, and those that are told the ids only.
-        dropped: Messages of peers that were malformed or forged, by what was wrong.
-        closed_idle: Channels that were closed because nobody used them.
-    """
-
-    active: int
-    passive: int
-    eager: int
-    lazy: int
-    dropped: dict[str, int]
-    closed_idle: int
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """A node at one moment."""
-
-    processes: int
-    peers: dict[Atom, PeerStatistics]
-    overlay: OverlayStatistics
 
 
 class Node:
@@ -128,7 +83,7 @@ class Node:
         self._global: Global | None = None
         self._known_addresses: dict[Atom, Address] = {}
         self._contacts = Contacts(self.options.contact_nodes, self.name)
-        self._overlay_runs = False
+        self._overlay: Overlay | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -174,7 +129,16 @@ class Node:
             await self._start_services()
             # the first peer can come from now on
             self.listen_address: Address = await self._carrier.start(creation, self._routes, self._make_channel)
-            self._start_overlay(exact_codec)
+            self._overlay = Overlay(
+                options,
+                self._routes,
+                runtime,
+                self._dispatch,
+                exact_codec,
+                address=self.listen_address,
+                contacts=self._contacts,
+                learn_address=self._known_addresses.__setitem__,
+            )
         except BaseException:
             await self.stop()
             raise
@@ -185,39 +149,6 @@ class Node:
             *self.listen_address,
             f"key {keys.fingerprint}" if keys is not None else "inet_tcp",
         )
-
-    def _start_overlay(self, codec: Codec) -> None:
-        options, routes, runtime = self.options, self._routes, self.runtime
-        self._idle = IdleChannels(
-            routes,
-            runtime,
-            self._needed,
-            sweep_ms=options.dist_gc_sweep_period_ms,
-            min_age_ms=options.dist_gc_min_age_ms,
-        )
-        self._membership = Membership(
-            self.name,
-            HyParViewConfig(**{name: getattr(options, name) for name in MEMBERSHIP_OPTIONS}),
-            routes,
-            runtime,
-            self._idle,
-            address=self.listen_address,
-            contacts=self._contacts,
-            learn_address=self._known_addresses.__setitem__,
-            tell_broadcast=lambda what: self._gossip.tell(what),
-            tcp=options.proto_dist == "inet_tcp",
-        )
-        self._gossip = Gossip(
-            self.name, PlumtreeConfig(), routes, runtime, codec, lambda peer: self._membership.tell(TrafficSeen(peer))
-        )
-        self._dispatch.deliver_to(hyparview_wire.PROCESS, self._membership.received)
-        self._dispatch.deliver_to(plumtree_wire.PROCESS, self._gossip.received)
-        self._dispatch.deliver_to(IDLE_CHANNELS, self._idle.received)
-        self._overlay_runs = True
-        self._membership.start()
-
-    def _needed(self, peer: Atom) -> bool:
-        return self._membership.needs(peer)
 
     async def _start_services(self) -> None:
         from barrel_p2p.services.global_names import Global
@@ -232,18 +163,23 @@ class Node:
                 stack.push_async_callback(self._carrier.close)
             if self._runtime is not None:
                 stack.push_async_callback(self._routes.close)
-                if self._overlay_runs:
-                    stack.callback(self._idle.stop)
-                    stack.callback(self._gossip.stop)
-                    stack.callback(self._membership.stop)
+                if self._overlay is not None:
+                    stack.callback(self._overlay.stop)
                 stack.push_async_callback(self._runtime.stop)
 
     @property
     def runtime(self) -> Runtime:
         """The process layer of this node (internal to the library)."""
         if self._runtime is None:
-            raise ConfigError(f"{self.name} is not running: use `async with Node(...)`, or await node.start()")
+            raise not_running(self.name)
         return self._runtime
+
+    @property
+    def overlay(self) -> Overlay:
+        """The parts of the overlay (internal to the library)."""
+        if self._overlay is None:
+            raise not_running(self.name)
+        return self._overlay
 
     @property
     def keys(self) -> NodeKeys:
@@ -256,7 +192,7 @@ class Node:
     def global_(self) -> Global:
         """Names that all connected nodes share: ``register_name``, ``whereis_name``, ..."""
         if self._global is None:
-            raise ConfigError(f"{self.name} is not running: use `async with Node(...)`, or await node.start()")
+            raise not_running(self.name)
         return self._global
 
     # --- connections ------------------------------------------------------------------------------------------------
@@ -324,14 +260,7 @@ class Node:
                 )
                 for name, channel in self._routes.channels.items()
             },
-            overlay=OverlayStatistics(
-                active=len(self._membership.active),
-                passive=len(self._membership.passive),
-                eager=len(self._gossip.eager),
-                lazy=len(self._gossip.lazy),
-                dropped=dict(Counter(self._membership.dropped) + Counter(self._gossip.dropped)),
-                closed_idle=self._idle.closed,
-            ),
+            overlay=self.overlay.statistics(),
         )
 
     # --- the overlay ------------------------------------------------------------------------------------------------
@@ -358,20 +287,20 @@ class Node:
         if peer == self.name:
             raise ConfigError(f"{self.name} can't join through itself: name another member")
         await self.connect(peer, address)
-        await self._membership.join(peer)
+        await self.overlay.membership.join(peer)
 
     async def leave(self) -> None:
         """Leave the overlay: the neighbours know at once. Channels stay for as long as somebody uses them, and ``join``
         brings the node back."""
-        self._membership.leave()
+        self.overlay.membership.leave()
 
     def active_view(self) -> list[Atom]:
         """This node's neighbours in the overlay."""
-        return self._membership.active
+        return self.overlay.membership.active
 
     def passive_view(self) -> list[Atom]:
         """Members that may take the place of a neighbour."""
-        return self._membership.passive
+        return self.overlay.membership.passive
 
     def subscribe(self, on: bool = True) -> None:
         """The current process gets membership events from now on, or no longer.
@@ -380,15 +309,14 @@ class Node:
         ``graceful``, ``dropped`` or ``nodedown``, and ``left`` when this node left.
         """
         if on:
-            self._membership.subscribers.add(current_process())
+            self.overlay.membership.subscribers.add(current_process())
         else:
-            self._membership.subscribers.remove(current_process())
+            self.overlay.membership.subscribers.remove(current_process())
 
     @property
     def gossip(self) -> Gossip:
         """Broadcasts to all nodes of the overlay: ``broadcast``, ``subscribe``."""
-        self.runtime  # noqa: B018 - says that the node does not run
-        return self._gossip
+        return self.overlay.gossip
 
     # --- remote calls -----------------------------------------------------------------------------------------------
 
@@ -443,7 +371,7 @@ class Node:
     def node_up(self, channel: Channel) -> None:
         if self._carrier is not None and not self._carrier.tells_lost_links:
             Liveness(channel, self.runtime.pid, self.runtime.reference, self.options.net_ticktime_ms)
-        self._membership.node_up(channel)
+        self.overlay.node_up(channel)
         self.global_.node_up(channel)
         self._monitors.tell((_NODEUP, channel.name))
 
@@ -451,14 +379,13 @@ class Node:
         log_connect.info("%s is down: %s", name, reason, extra={"peer": name})
         self._lost(name)
         self.global_.node_down(name)
-        self._idle.node_down(name)
-        self._membership.node_down(name)
+        self.overlay.node_down(name)
         self._monitors.tell((_NODEDOWN, name))
 
     def unreachable(self, name: Atom) -> None:
         self._lost(name)
-        if self._overlay_runs:
-            self._membership.unreachable(name)
+        if self._overlay is not None:
+            self._overlay.unreachable(name)
 
     def _lost(self, name: Atom) -> None:
         self.spawner.node_lost(name)
@@ -466,6 +393,10 @@ class Node:
 
     def __repr__(self) -> str:
         return f"<Node {self.name}>"
+
+
+def not_running(name: Atom) -> ConfigError:
+    return ConfigError(f"{name} is not running: use `async with Node(...)`, or await node.start()")
 
 
 __all__ = ["Node", "OverlayStatistics", "PeerInfo", "PeerStatistics", "Statistics"]

@@ -65,9 +65,7 @@ def test_ours_are_written_as_theirs(vector: dict[str, str]) -> None:
     theirs, _ = codec.decode_prefix(bytes.fromhex(vector["hex"]))
     message = HyParViewWire(vector["to"]).decode(theirs, Atom(vector["from"]))
     assert message is not None
-    ours = codec.decode_prefix(
-        codec.encode(HyParViewWire(vector["from"], ("127.0.0.1", 0)).encode(message))
-    )[0]
+    ours = codec.decode_prefix(codec.encode(HyParViewWire(vector["from"], ("127.0.0.1", 0)).encode(message)))[0]
     assert _essence(ours, vector["to"]) == _essence(theirs, vector["to"])
 
 

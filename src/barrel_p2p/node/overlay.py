@@ -1,0 +1,98 @@
+"""The overlay of a node, put together: membership, broadcast, and the closing of channels that nobody needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from barrel_p2p.net.contacts import Contacts
+from barrel_p2p.node.channel import Channel
+from barrel_p2p.node.dispatch import Dispatch
+from barrel_p2p.node.gossip import Gossip
+from barrel_p2p.node.idle import NAME as IDLE_CHANNELS
+from barrel_p2p.node.idle import IdleChannels
+from barrel_p2p.node.membership import MEMBERSHIP_OPTIONS, Membership
+from barrel_p2p.node.options import Address, Options
+from barrel_p2p.node.routes import Routes
+from barrel_p2p.node.statistics import OverlayStatistics
+from barrel_p2p.process.runtime import Runtime
+from barrel_p2p.proto import hyparview_wire, plumtree_wire
+from barrel_p2p.proto.hyparview_config import HyParViewConfig
+from barrel_p2p.proto.hyparview_events import TrafficSeen
+from barrel_p2p.proto.plumtree_config import PlumtreeConfig
+from barrel_p2p.term.codec import Codec
+from barrel_p2p.term.types import Atom
+
+
+class Overlay:
+    """Made when the node listens; ``learn_address`` takes down where a contact listens."""
+
+    def __init__(
+        self,
+        options: Options,
+        routes: Routes,
+        runtime: Runtime,
+        dispatch: Dispatch,
+        codec: Codec,
+        *,
+        address: Address,
+        contacts: Contacts,
+        learn_address: Callable[[Atom, Address], None],
+    ) -> None:
+        self.idle = IdleChannels(
+            routes,
+            runtime,
+            self._needed,
+            sweep_ms=options.dist_gc_sweep_period_ms,
+            min_age_ms=options.dist_gc_min_age_ms,
+        )
+        self.gossip = Gossip(
+            runtime.name, PlumtreeConfig(), routes, runtime, codec, lambda peer: self.membership.tell(TrafficSeen(peer))
+        )
+        self.membership = Membership(
+            runtime.name,
+            HyParViewConfig(**{name: getattr(options, name) for name in MEMBERSHIP_OPTIONS}),
+            routes,
+            runtime,
+            self.idle,
+            address=address,
+            contacts=contacts,
+            learn_address=learn_address,
+            tell_broadcast=self.gossip.tell,
+            tcp=options.proto_dist == "inet_tcp",
+        )
+        dispatch.deliver_to(hyparview_wire.PROCESS, self.membership.received)
+        dispatch.deliver_to(plumtree_wire.PROCESS, self.gossip.received)
+        dispatch.deliver_to(IDLE_CHANNELS, self.idle.received)
+        self.membership.start()
+
+    def stop(self) -> None:
+        self.membership.stop()
+        self.gossip.stop()
+        self.idle.stop()
+
+    def node_up(self, channel: Channel) -> None:
+        self.membership.node_up(channel)
+
+    def node_down(self, name: Atom) -> None:
+        self.idle.node_down(name)
+        self.membership.node_down(name)
+
+    def unreachable(self, name: Atom) -> None:
+        self.membership.unreachable(name)
+
+    def statistics(self) -> OverlayStatistics:
+        return OverlayStatistics(
+            active=len(self.membership.active),
+            passive=len(self.membership.passive),
+            eager=len(self.gossip.eager),
+            lazy=len(self.gossip.lazy),
+            dropped=dict(Counter(self.membership.dropped) + Counter(self.gossip.dropped)),
+            closed_idle=self.idle.closed,
+        )
+
+    def _needed(self, peer: Atom) -> bool:
+        return self.membership.needs(peer)
+
+
+__all__ = ["Overlay"]
