@@ -1,7 +1,8 @@
 """System messages: what Erlang's ``sys`` asks of a server, and the same questions asked from Python.
 
 A server answers ``get_state``, ``replace_state``, ``get_status``, ``suspend``, ``resume`` and ``terminate``; other
-requests of ``sys`` get the error that OTP gives for an unknown one.
+requests of ``sys`` get the error that OTP gives for an unknown one. A state goes as ``{ok, State}``, which ``sys`` of
+OTP 27 and later insists on; that of OTP 25, where a state goes bare, shows the pair. Nothing tells the two apart.
 """
 
 from __future__ import annotations
@@ -61,9 +62,12 @@ async def resume(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> N
 
 
 def _ok(answer: Any) -> Any:
-    """A state comes as it is, a failure as ``{error, Reason}``."""
-    if isinstance(answer, tuple) and len(answer) == 2 and type(answer[0]) is Atom and answer[0] == ERROR:
-        raise CallError(answer[1], f"the server refused: {answer[1]!r}")
+    """A state comes as ``{ok, State}``, from OTP 25 as it is; a failure as ``{error, Reason}``."""
+    if isinstance(answer, tuple) and len(answer) == 2 and type(answer[0]) is Atom:
+        if answer[0] == ERROR:
+            raise CallError(answer[1], f"the server refused: {answer[1]!r}")
+        if answer[0] == OK:
+            return answer[1]
     return answer
 
 
@@ -79,7 +83,7 @@ def handle_system(loop: ServerLoop, from_: Any, request: Any) -> None:
         _reply(from_, OK)
         raise Stop(argument)
     if what == "get_state":
-        _reply(from_, loop.server.get_state())
+        _reply(from_, (OK, loop.server.get_state()))
     elif what == "replace_state":
         _reply(from_, _replace(loop, argument))
     elif what == "suspend":
@@ -102,7 +106,7 @@ def _replace(loop: ServerLoop, function: Any) -> Any:
     except Exception as error:
         logger.warning("replace_state of %s failed", loop.process, exc_info=error)
         return (ERROR, (Atom("callback_failed"), repr(error)))
-    return loop.server.get_state()
+    return (OK, loop.server.get_state())
 
 
 def _status(loop: ServerLoop) -> Any:
@@ -120,4 +124,6 @@ def _reply(from_: Any, value: Any) -> None:
     try:
         reply(from_, value)
     except EncodeError:  # a state may hold anything; whoever looks from another node gets its text
-        reply(from_, repr(value)[:MAX_TEXT])
+        is_state = isinstance(value, tuple) and value[0] == OK
+        text = repr(value[1] if is_state else value)[:MAX_TEXT]
+        reply(from_, (OK, text) if is_state else text)

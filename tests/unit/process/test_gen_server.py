@@ -352,7 +352,8 @@ def test_sys_as_erlang_speaks_it() -> None:
 
         assert await ask(Atom("suspend")) == "ok"
         assert await ask(Atom("resume")) == "ok"
-        assert (await ask(Atom("get_state")))["n"] == 0
+        ok, state = await ask(Atom("get_state"))
+        assert ok == "ok" and state["n"] == 0
         assert await ask((Atom("debug"), Atom("no_debug"))) == (
             Atom("error"),
             (Atom("unknown_system_msg"), (Atom("debug"), Atom("no_debug"))),
