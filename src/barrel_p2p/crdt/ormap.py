@@ -12,7 +12,7 @@ collected tombstone doesn't let the removed value come back.
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable, Iterable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -173,19 +173,27 @@ class ORMap:
                     merged.changes.append(self._store(mine, joined))
         return merged
 
-    def collect(self, before: int, stable: int, hard: int) -> list[Entry]:
+    def collect(self, before: int, stable: int | Callable[[Entry], int], hard: int) -> list[Entry]:
         """Forget tombstones: those under ``before`` that nothing unseen can precede, and all those under ``hard``.
 
         Args:
             before: the stamp of the horizon.
-            stable: every write below this stamp has been seen (``Seen.stable``).
+            stable: every write below this stamp has been seen (``Seen.stable``); or a function of the tombstone.
             hard: the stamp under which tombstones go in any case.
         """
-        limit = max(min(before, stable), hard)
-        old = [entry for entry in self._dead.values() if entry.stamp < limit]
+        if isinstance(stable, int):
+            limit = max(min(before, stable), hard)
+            old = [entry for entry in self._dead.values() if entry.stamp < limit]
+        else:
+            old = [e for e in self._dead.values() if e.stamp < hard or (e.stamp < before and e.stamp < stable(e))]
         for entry in old:
             del self._dead[entry.index]
         return old
+
+    def tombstone_stamp(self, count: int) -> int:
+        """The stamp under which the ``count`` oldest tombstones lie."""
+        stamps = sorted(entry.stamp for entry in self._dead.values())
+        return stamps[min(count, len(stamps)) - 1] + 1 if stamps else 0
 
     def drop(self, index: Hashable) -> Change | None:
         """Forget a live entry without a trace, here only: another replica's may come back."""

@@ -1,22 +1,24 @@
 """What a replica has seen of each writer, so that what was removed stays removed after its tombstone is collected.
 
 A tombstone can't be kept for ever. Once it is collected, a replica that was away since before the removal offers the
-old value, and a last-write-wins map can't tell it from a new one. So each replica keeps a vector: for a writer N a
-stamp S that promises
+old value, and a last-write-wins map can't tell it from a new one. So each replica keeps a vector: for a writer N a span
+of stamps that promises
 
-    every write of N up to S has found its way into my map: it is there, or replaced, or removed.
+    every write of N stamped within the span has found its way into my map: it is there, or replaced, or removed.
 
-A value (N, s) for a key that the map doesn't have, although s <= S, was removed; it is refused, and whoever offers it
-gets a tombstone. This is the version vector of the optimised OR-set (Bieniusa et al., "An Optimized Conflict-free
-Replicated Set", INRIA RR-8083, 2012), with stamps where it has counters. Stamps have gaps, so hearing S does not prove
-that nothing before it is missing. Two facts do:
+A value (N, s) for a key that the map doesn't have, although s lies in the span, was removed; it is refused, and whoever
+offers it gets a tombstone. This is the version vector of the optimised OR-set (Bieniusa et al., "An Optimized
+Conflict-free Replicated Set", INRIA RR-8083, 2012), with stamps where it has counters. Stamps have gaps, so hearing of
+s does not prove that nothing before it is missing. Two facts prove it:
 
-- a writer has seen all its own writes;
-- when two replicas are found equal, what one has seen the other has seen too: they take the greater of each.
+- a writer has seen all its own writes since it started (or since its first start, if it keeps them on disk);
+- when two replicas are found equal, what one has seen the other has seen too: they take the union of each span. Of
+  two spans with a gap between them the later one is kept, for what a node wrote before it lost its memory may be
+  unknown to itself.
 
-A tombstone is *stable* when the stamp of every known writer has passed it: any value it could remove has been seen, so
-it may be collected. A writer that is gone, or an Erlang node, which doesn't tell how far it is, holds this up; hence
-the second, hard horizon, past which tombstones go in any case, and with them the promise for what was never seen.
+A tombstone is *stable* when the span of every known writer has passed it: any value it could remove has been seen, so
+it may be collected. A writer that is gone, one that started a short while ago, and an Erlang node, which doesn't tell
+what it has seen, hold this up; hence the second, hard horizon, past which tombstones go in any case.
 """
 
 from __future__ import annotations
@@ -26,49 +28,60 @@ from typing import Final
 
 from barrel_p2p.term.types import Atom
 
-MAX_WRITERS: Final = 4096  # names; a guess, well above the nodes of a cluster. Past it the oldest stamp is forgotten.
+MAX_WRITERS: Final = 4096  # names; a guess, well above the nodes of a cluster. Past it the oldest span is forgotten.
+
+Span = tuple[int, int]  # from and to, both included
+NOTHING: Final[Span] = (0, -1)
 
 
 class Seen:
     """The vector of one replica."""
 
-    __slots__ = ("_stamps",)
+    __slots__ = ("_spans",)
 
     def __init__(self) -> None:
-        self._stamps: dict[Atom, int] = {}
+        self._spans: dict[Atom, Span] = {}
 
     def covers(self, node: Atom, stamp: int) -> bool:
         """Whether the write is known to have been in the map."""
-        return stamp <= self._stamps.get(node, -1)
+        span = self._spans.get(node)
+        return span is not None and span[0] <= stamp <= span[1]
 
     def meet(self, node: Atom) -> None:
         """A writer exists: until more is known, nothing of it has been seen."""
-        if node not in self._stamps:
-            self._advance(node, 0)
+        if node not in self._spans:
+            self.advance(node, *NOTHING)
 
-    def advance(self, node: Atom, stamp: int) -> None:
-        """Every write of ``node`` up to ``stamp`` is in the map."""
-        if stamp > self._stamps.get(node, -1):
-            self._advance(node, stamp)
+    def advance(self, node: Atom, since: int, until: int) -> None:
+        """Every write of ``node`` stamped from ``since`` to ``until`` is in the map."""
+        mine = self._spans.get(node)
+        if mine is None:
+            if len(self._spans) >= MAX_WRITERS:
+                del self._spans[min(self._spans, key=lambda name: (self._spans[name][1], name))]
+        elif since <= mine[1] and mine[0] <= until:
+            since, until = min(since, mine[0]), max(until, mine[1])
+        elif until <= mine[1]:
+            return
+        self._spans[node] = (since, until)
 
     def forget(self, node: Atom) -> None:
         """Entries of ``node`` were dropped without a tombstone: they are to be let in again."""
-        self._stamps.pop(node, None)
+        self._spans[node] = NOTHING
 
-    def stable(self) -> int:
-        """The stamp below which every known writer's writes have been seen."""
-        return min(self._stamps.values(), default=0)
+    def stable(self, hard: int) -> int:
+        """The stamp below which every known writer's writes have been seen, as far back as ``hard``."""
+        return min((self.until(node, hard) for node in self._spans), default=0)
 
-    def items(self) -> Iterator[tuple[Atom, int]]:
-        return iter(self._stamps.items())
+    def until(self, node: Atom, hard: int) -> int:
+        """As ``stable``, for one writer."""
+        since, until = self._spans.get(node, NOTHING)
+        return until if since <= hard else -1
+
+    def items(self) -> Iterator[tuple[Atom, Span]]:
+        return iter(self._spans.items())
 
     def __len__(self) -> int:
-        return len(self._stamps)
-
-    def _advance(self, node: Atom, stamp: int) -> None:
-        if node not in self._stamps and len(self._stamps) >= MAX_WRITERS:
-            del self._stamps[min(self._stamps, key=lambda name: (self._stamps[name], name))]
-        self._stamps[node] = stamp
+        return len(self._spans)
 
 
-__all__ = ["MAX_WRITERS", "Seen"]
+__all__ = ["MAX_WRITERS", "NOTHING", "Seen", "Span"]

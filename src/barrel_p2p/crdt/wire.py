@@ -10,7 +10,7 @@ in the stamps, at sizes, and at keys and writers, where the instance has a rule 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ VALUE: Final = Atom("value")
 TOMBSTONE: Final = Atom("tombstone")
 
 MAX_AHEAD_MS: Final = 86_400_000  # a day: what is stamped later than that by our clock is refused; a guess
+PART_ENTRIES: Final = 1000  # of one message of a sync; a guess: a few milliseconds of work for who reads it
+PART_BYTES: Final = 1 << 18  # of one message, roughly; one large value may exceed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,36 +138,40 @@ def _dots(term: Any) -> dict[Atom, int] | None:
 
 
 def fits(term: Any, limit: int) -> bool:
-    """Whether a term takes at most about ``limit`` bytes; looks no further once it is known not to."""
+    """Whether a term takes at most about ``limit`` bytes."""
+    return weigh(term, limit) <= limit
+
+
+def weigh(term: Any, limit: int) -> int:
+    """About how many bytes a term takes; past ``limit`` it is not looked at any further."""
+    left = limit
     todo = [term]
-    while todo:
+    while todo and left >= 0:
         term = todo.pop()
         kind = term.__class__
         if kind is bytes or kind is str or kind is Atom:
-            limit -= len(term) + 5
+            left -= len(term) + 5
         elif kind is int:
-            limit -= 5 + (term.bit_length() >> 3)
+            left -= 5 + (term.bit_length() >> 3)
         elif kind is tuple or kind is list:
-            limit -= 5 + len(term)
-            if limit >= 0:
+            left -= 5 + len(term)
+            if left >= 0:
                 todo.extend(term)
         elif isinstance(term, Mapping):
-            limit -= 5 + 2 * len(term)
-            if limit >= 0:
+            left -= 5 + 2 * len(term)
+            if left >= 0:
                 todo.extend(term.keys())
                 todo.extend(term.values())
         elif kind is ImproperList:
-            limit -= 5 + len(term.elements)
-            if limit >= 0:
+            left -= 5 + len(term.elements)
+            if left >= 0:
                 todo.extend(term.elements)
                 todo.append(term.tail)
         elif kind is Fun or kind is BitString:
-            limit -= 5 + len(term.data)
+            left -= 5 + len(term.data)
         else:
-            limit -= 9
-        if limit < 0:
-            return False
-    return True
+            left -= 9
+    return limit - left
 
 
 def entry_term(entry: Entry) -> tuple[Any, ...]:
@@ -182,4 +188,31 @@ def delta_term(entries: Iterable[Entry]) -> Mapping[Any, Any]:
     return term_map([(entry.key, entry_term(entry)) for entry in entries])
 
 
-__all__ = ["MAX_AHEAD_MS", "Read", "Rules", "delta_term", "entry_term", "fits", "read_entries"]
+def delta_parts(entries: Iterable[Entry]) -> Iterator[Mapping[Any, Any]]:
+    """Entries of different keys as deltas of a moderate size each."""
+    part: list[Entry] = []
+    left = PART_BYTES
+    for entry in entries:
+        part.append(entry)
+        left -= 80 + weigh(entry.key, PART_BYTES) + weigh(entry.value, PART_BYTES)
+        if left <= 0 or len(part) >= PART_ENTRIES:
+            yield delta_term(part)
+            part = []
+            left = PART_BYTES
+    if part:
+        yield delta_term(part)
+
+
+__all__ = [
+    "MAX_AHEAD_MS",
+    "PART_BYTES",
+    "PART_ENTRIES",
+    "Read",
+    "Rules",
+    "delta_parts",
+    "delta_term",
+    "entry_term",
+    "fits",
+    "read_entries",
+    "weigh",
+]

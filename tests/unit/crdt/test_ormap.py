@@ -116,8 +116,8 @@ def test_a_removed_value_does_not_come_back_after_its_tombstone_went() -> None:
     seen = Seen()
     old = live_entry(Atom("k"), 1, A, pack(5))
     ormap = filled(old, tombstone(Atom("k"), pack(6)))
-    seen.advance(A, pack(7))
-    assert len(ormap.collect(pack(10), seen.stable(), 0)) == 1
+    seen.advance(A, 0, pack(7))
+    assert len(ormap.collect(pack(10), seen.stable(0), 0)) == 1
     merged = ormap.merge([old], seen=seen)
     assert merged.changes == [] and len(ormap) == 0
     [answer] = merged.revenants
@@ -128,7 +128,7 @@ def test_a_removed_value_does_not_come_back_after_its_tombstone_went() -> None:
 
 def test_a_write_that_was_never_seen_is_let_in_however_old() -> None:
     seen = Seen()
-    seen.advance(A, pack(7))
+    seen.advance(A, 0, pack(7))
     seen.meet(B)
     ormap = ORMap()
     merged = ormap.merge([live_entry(Atom("k"), 1, A, pack(8)), live_entry(Atom("l"), 1, B, pack(1))], seen=seen)

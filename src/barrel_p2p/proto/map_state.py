@@ -1,0 +1,282 @@
+"""The state of a replicated map on one node: the map, its clock, what it has seen, and the rules of what it lets in.
+
+It is a ``Replicated``: ``proto.replica`` drives it. Operations are ``Put``, ``Remove`` and ``Prune``.
+
+The life of a tombstone: for ``tombstone_ttl_ms`` it is kept in any case. Then it is collected as soon as it is stable,
+that is as soon as no value that it would have to remove can still be under way (see ``crdt.seen``); at the latest after
+``HARD_HORIZONS`` times that, or when there are more than a quarter of ``max_entries``. Times are compared with our wall
+clock; a stamp is a wall time, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from barrel_p2p.crdt.entry import BUCKET_SHIFT, Entry, entry_digest
+from barrel_p2p.crdt.hlc import Clock, from_term, pack, to_term
+from barrel_p2p.crdt.ormap import Change, ORMap
+from barrel_p2p.crdt.seen import MAX_WRITERS, NOTHING, Seen
+from barrel_p2p.crdt.wire import Rules, delta_parts, delta_term, fits, read_entries
+from barrel_p2p.proto.replicated import Applied
+from barrel_p2p.term.codec import encode
+from barrel_p2p.term.types import Atom
+
+TOMBSTONE_TTL_MS: Final = 3_600_000  # upstream's barrel_p2p_map_tombstone_ttl_ms
+HARD_HORIZONS: Final = 24  # a day by default; a guess: who was away for longer is rare
+MAX_ENTRIES: Final = 1_000_000  # a guess: some 300 MB with small keys and values
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Set a key."""
+
+    key: Any
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove a key; also one that isn't there, since its value may be on the way."""
+
+    key: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """Forget the entries that only ``node`` wrote, here and without a tombstone: copies elsewhere may come back."""
+
+    node: Atom
+
+
+class MapState:
+    """A map that merges::
+
+        applied = state.write(Put("key", 1), wall_ms)
+
+    Args:
+        node: our node name, which signs what we write.
+        wall_ms: the time now, in Unix milliseconds.
+        clock: the node's clock; all maps of a node may share one.
+        validator: whether a value may stand in the map; asked for ours and for those that come in.
+        rules: what else is checked in what comes in; its ``check`` is asked after the validator.
+        tombstone_ttl_ms: how long a removal is remembered, at least.
+        max_entries: live entries and tombstones together.
+        writer: the only node that ever puts a key, where there is one; then a tombstone need only wait for that node.
+    """
+
+    def __init__(
+        self,
+        node: Atom,
+        wall_ms: int,
+        *,
+        clock: Clock | None = None,
+        validator: Callable[[Any], bool] | None = None,
+        rules: Rules | None = None,
+        tombstone_ttl_ms: int = TOMBSTONE_TTL_MS,
+        max_entries: int = MAX_ENTRIES,
+        writer: Callable[[Any], Atom] | None = None,
+    ) -> None:
+        self.node = node
+        self.clock = clock or Clock()
+        self.map = ORMap(max_entries=max_entries)
+        self.seen = Seen()
+        self._validator = validator
+        self._inner_check = None if rules is None else rules.check
+        self._rules = replace(rules or Rules(), check=self._check)
+        self._writer = writer
+        self._ttl = tombstone_ttl_ms
+        self._max_tombstones = max(max_entries // 4, 1)
+        self._since = self.clock.now(wall_ms)  # we have seen all our writes from here on
+        self.seen.advance(node, self._since, self._since)
+
+    # --- writes -------------------------------------------------------------------------------------------------------
+
+    def write(self, operation: Any, wall_ms: int) -> Applied:
+        """Apply a ``Put``, ``Remove`` or ``Prune``.
+
+        Raises:
+            ValueError: the key or the value is no term, the value is not valid, one is too large, or the map is full.
+        """
+        if isinstance(operation, Put):
+            return self.put(operation.key, operation.value, wall_ms)
+        if isinstance(operation, Remove):
+            return self.remove(operation.key, wall_ms)
+        if isinstance(operation, Prune):
+            return self._prune(operation.node)
+        raise TypeError(f"{type(operation).__name__} is no operation of a map")
+
+    def put(self, key: Any, value: Any, wall_ms: int) -> Applied:
+        """As ``write(Put(key, value), wall_ms)``."""
+        if self._validator is not None and self._validator(value) is not True:
+            raise ValueError("the map's validator refuses the value")
+        if not fits(key, self._rules.max_key_bytes):
+            raise ValueError(f"a key of more than {self._rules.max_key_bytes} bytes")
+        if len(encode(value)) > self._rules.max_value_bytes:
+            raise ValueError(f"a value of more than {self._rules.max_value_bytes} bytes")
+        old = self.map.entry(key)
+        if old is None and self.map.full:
+            raise ValueError("the map is full")
+        stamp = self.clock.over(0 if old is None else old.stamp, wall_ms)
+        return self._written(self.map.put(key, value, self.node, stamp))
+
+    def remove(self, key: Any, wall_ms: int) -> Applied:
+        """As ``write(Remove(key), wall_ms)``."""
+        if not fits(key, self._rules.max_key_bytes):
+            raise ValueError(f"a key of more than {self._rules.max_key_bytes} bytes")
+        return self._written(self.map.remove(key, self.clock.over(self.map.stamp_of(key), wall_ms)))
+
+    def _written(self, change: Change) -> Applied:
+        assert change.new is not None
+        delta = delta_term([change.new])
+        return Applied(changes=[change], broadcast=[delta], merged=[delta])
+
+    def _prune(self, node: Atom) -> Applied:
+        return self.drop([entry for entry in self.map.live() if entry.node == node and not entry.more], node)
+
+    def drop(self, entries: Iterable[Entry], node: Atom) -> Applied:
+        """Forget entries of one writer without a trace."""
+        changes = [change for change in [self.map.drop(entry.index) for entry in entries] if change is not None]
+        if node != self.node:
+            self.seen.forget(node)
+        return Applied(changes=changes, dropped=bool(changes))
+
+    # --- merges -------------------------------------------------------------------------------------------------------
+
+    def merge(self, delta: Any, wall_ms: int) -> Applied:
+        """Merge a delta of another node, whatever it is."""
+        read = read_entries(delta, self._rules, wall_ms)
+        for entry in read.entries:
+            self.clock.update(entry.stamp, wall_ms)
+            if entry.node is not None:
+                self.seen.meet(entry.node)
+                for node in entry.more or ():
+                    self.seen.meet(node)
+        merged = self.map.merge(read.entries, seen=self.seen, oldest=pack(max(wall_ms - self._ttl, 0)))
+        if merged.refused:
+            read.refuse("full", merged.refused)
+        applied = Applied(changes=merged.changes, refused=read.refused)
+        if merged.revenants:
+            read.refuse("removed_before", len(merged.revenants))
+            applied.answers = list(delta_parts(merged.revenants))
+        if merged.changes:
+            applied.merged = [delta_term([change.new for change in merged.changes if change.new is not None])]
+        return applied
+
+    def merge_custom(self, term: Any, wall_ms: int) -> Applied:
+        """Maps have none."""
+        return Applied(refused={"unknown_broadcast": 1})
+
+    def _check(self, entry: Entry) -> str | None:
+        if entry.node is not None and self._validator is not None and self._validator(entry.value) is not True:
+            return "invalid_value"
+        return None if self._inner_check is None else self._inner_check(entry)
+
+    def restore(self, deltas: Iterable[Any], testimony: Any, wall_ms: int) -> dict[str, int]:
+        """Take back what a disk kept: ``merged`` deltas, and the last ``testimony`` from before or with them.
+
+        A testimony is only given if every write since then was persisted. Returns what was refused, by reason.
+        """
+        refused: dict[str, int] = {}
+        rules = Rules(max_ahead_ms=1 << 48, max_value_bytes=1 << 62, max_key_bytes=1 << 62)
+        for delta in deltas:
+            read = read_entries(delta, rules, wall_ms)
+            self.map.merge(read.entries)
+            for entry in read.entries:
+                own = entry.dots().get(self.node)
+                if own is not None:
+                    self.clock.restore(own)
+                self.clock.update(entry.stamp, wall_ms)
+                for node in entry.dots():
+                    self.seen.meet(node)
+            for reason, count in read.refused.items():
+                refused[reason] = refused.get(reason, 0) + count
+        spans = _spans(testimony, wall_ms)
+        if self.node in spans:
+            self._since = min(self._since, spans[self.node][0])
+        for node, span in spans.items():
+            self.seen.advance(node, *span)
+        self.seen.advance(self.node, self._since, self.clock.last)
+        return refused
+
+    # --- keeping, comparing -------------------------------------------------------------------------------------------
+
+    def tidy(self, wall_ms: int) -> Applied:
+        """Collect tombstones."""
+        self._advance(wall_ms)
+        hard = pack(max(wall_ms - HARD_HORIZONS * self._ttl, 0))
+        everyone = self.seen.stable(hard)
+        excess = self.map.tombstones - self._max_tombstones
+        if excess > 0:
+            hard = max(hard, self.map.tombstone_stamp(excess + self._max_tombstones // 10))
+        writer, until = self._writer, self.seen.until
+        stable = everyone if writer is None else lambda entry: until(writer(entry.key), hard)
+        self.map.collect(pack(max(wall_ms - self._ttl, 0)), stable, hard)
+        return Applied()
+
+    def snapshot(self, wall_ms: int, *, python: bool) -> Iterator[Any]:
+        """All entries, tombstones too."""
+        return delta_parts(list(self.map.entries()))
+
+    def comparable(self) -> MapState:
+        return self
+
+    def root(self) -> bytes:
+        return self.map.root.to_bytes(8, "big")
+
+    def size(self) -> int:
+        return len(self.map) + self.map.tombstones
+
+    def sums(self, count: int) -> list[int]:
+        return self.map.sums(count)
+
+    def versions(self, buckets: Collection[int], count: int) -> dict[int, Any]:
+        return {entry_digest(entry): entry for entry in self.map.entries_in(buckets, count)}
+
+    def bucket_of(self, version: int, count: int) -> int:
+        return version >> BUCKET_SHIFT + 10 - count.bit_length() + 1
+
+    def deltas(self, parts: Iterable[Any]) -> Iterator[Any]:
+        return delta_parts(parts)
+
+    def meet(self, node: Atom) -> None:
+        self.seen.meet(node)
+
+    def testimony(self, wall_ms: int) -> Any:
+        """``#{Node => {From, To}}``, two timestamps; ``{}`` for a writer of whom nothing was seen."""
+        self._advance(wall_ms)
+        return {
+            node: () if span == NOTHING else (to_term(span[0]), to_term(span[1])) for node, span in self.seen.items()
+        }
+
+    def believe(self, testimony: Any, wall_ms: int) -> None:
+        for node, span in _spans(testimony, wall_ms + self._rules.max_ahead_ms).items():
+            if node != self.node:
+                self.seen.advance(node, *span)
+            elif span != NOTHING:
+                self.clock.update(span[1], wall_ms)  # from before we lost our memory, if the wall clock went back since
+
+    def _advance(self, wall_ms: int) -> None:
+        """Whatever we write from now on is stamped above this: all that is below has been seen."""
+        self.seen.advance(self.node, self._since, self.clock.now(wall_ms))
+
+
+def _spans(testimony: Any, latest_ms: int) -> dict[Atom, tuple[int, int]]:
+    """The spans of a testimony; what is wrong in it is left out."""
+    spans: dict[Atom, tuple[int, int]] = {}
+    if not isinstance(testimony, Mapping) or len(testimony) > MAX_WRITERS:
+        return spans
+    for node, span in testimony.items():
+        if node.__class__ is not Atom or span.__class__ is not tuple:
+            continue
+        if not span:
+            spans[node] = NOTHING
+        elif len(span) == 2:
+            since, until = from_term(span[0]), from_term(span[1])
+            if since is not None and until is not None and until >> 32 <= latest_ms:
+                spans[node] = (since, until)
+    return spans
+
+
+__all__ = ["HARD_HORIZONS", "MAX_ENTRIES", "TOMBSTONE_TTL_MS", "MapState", "Prune", "Put", "Remove"]
