@@ -25,7 +25,7 @@ for each entry in a bucket that differs. A side that has nothing is sent everyth
 replica has seen of each writer (``crdt.seen``); it grows with the number of nodes and is sent only every
 ``TESTIMONY_S``, when both were found equal it is believed.
 
-What is long goes out in parts, a few per turn, the rest when the channel has drained; one queue per peer (an *outflow*)
+What is long goes out in parts, a few per turn, the rest when the channel has drained; one queue per peer (``outflows``)
 keeps all messages of rounds in order.
 
 Departures from upstream, beside the digests:
@@ -41,13 +41,12 @@ Departures from upstream, beside the digests:
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
+from barrel_p2p.proto.outflows import Message, Outflows
 from barrel_p2p.proto.replica_events import (
-    AwaitDrain,
     Broadcast,
     BroadcastReceived,
     DirectReceived,
@@ -80,23 +79,8 @@ ANTI_ENTROPY_S: Final = 30.0  # upstream's replica_anti_entropy_ms
 TIDY_S: Final = 5.0  # a guess; upstream scans every second
 TESTIMONY_S: Final = 300.0  # a guess: a twelfth of the horizon of tombstones, so that it crosses any network in time
 ROUND_S: Final = 10.0  # after that a round without an answer counts as lost; a guess
-PARTS_PER_TURN: Final = 8  # of an outflow, then the channel is asked; a guess: 2 MiB
-MAX_QUEUED: Final = 32  # things waiting in the outflow of one peer; more means that it asks faster than it reads
-MAX_OUTFLOWS: Final = 256  # peers with an outflow at once; a guess, well above the neighbours of a node
-
 ANTI_ENTROPY: Final = "anti_entropy"
 TIDY: Final = "tidy"
-
-Message = tuple[Any, ...]
-
-
-@dataclass(slots=True)
-class _Outflow:
-    """What is on its way to one peer, in order."""
-
-    queue: deque[Iterator[Message]] = field(default_factory=deque)
-    waiting: bool = False  # for ``Drained``
-    copying: bool = False  # the whole state is in the queue
 
 
 @dataclass(slots=True)
@@ -134,7 +118,7 @@ class Replica:
         self._durable = durable
         self._peers: dict[Atom, _Peer] = {}
         self._rounds: dict[Atom, Round] = {}
-        self._outflows: dict[Atom, _Outflow] = {}
+        self._outflows = Outflows()
         self._number = 0
         self._now = 0.0  # of the fact being handled
         self._wall_ms = 0
@@ -233,7 +217,7 @@ class Replica:
     def _peer_down(self, fact: PeerDown, now: float, wall_ms: int) -> list[Order]:
         self._peers.pop(fact.peer, None)
         self._rounds.pop(fact.peer, None)
-        self._outflows.pop(fact.peer, None)
+        self._outflows.drop(fact.peer)
         return []
 
     def _timer_fired(self, fact: TimerFired, now: float, wall_ms: int) -> list[Order]:
@@ -386,54 +370,25 @@ class Replica:
         testimony = ours.testimony(self._wall_ms) if testify else None
         yield (Atom("digest"), self._name, one.number, ours.root(), testimony)
 
-    # --- outflows -----------------------------------------------------------------------------------------------------
+    # --- sending ------------------------------------------------------------------------------------------------------
 
     def _send_whole(self, peer: Atom, wall_ms: int) -> list[Order]:
-        outflow = self._outflows.get(peer)
-        if outflow is not None and outflow.copying:
-            return self._refuse("copy_under_way")
         known = self._peers.get(peer)
         python = known is not None and known.python
-        return self._send(peer, self._copy(peer, self._state.snapshot(wall_ms, python=python)))
-
-    def _copy(self, peer: Atom, deltas: Iterator[Any]) -> Iterator[Message]:
-        outflow = self._outflows[peer]
-        outflow.copying = True
-        yield from self._syncs(deltas)
-        outflow.copying = False
+        messages = self._syncs(self._state.snapshot(wall_ms, python=python))
+        return self._sent(self._outflows.copy(peer, messages))
 
     def _syncs(self, deltas: Iterator[Any]) -> Iterator[Message]:
         return ((Atom("full_sync"), self._name, delta) for delta in deltas)
 
     def _send(self, peer: Atom, messages: Iterator[Message]) -> list[Order]:
-        outflow = self._outflows.get(peer)
-        if outflow is None:
-            if len(self._outflows) >= MAX_OUTFLOWS:
-                return self._refuse("too_many_outflows")
-            outflow = self._outflows[peer] = _Outflow()
-        if len(outflow.queue) >= MAX_QUEUED:
-            return self._refuse("outflow_full")
-        outflow.queue.append(messages)
-        return [] if outflow.waiting else self._flow(peer, outflow)
+        return self._sent(self._outflows.send(peer, messages))
+
+    def _sent(self, orders: list[Order] | None) -> list[Order]:
+        return self._refuse(self._outflows.refused) if orders is None else orders
 
     def _drained(self, fact: Drained, now: float, wall_ms: int) -> list[Order]:
-        outflow = self._outflows.get(fact.peer)
-        return [] if outflow is None else self._flow(fact.peer, outflow)
-
-    def _flow(self, peer: Atom, outflow: _Outflow) -> list[Order]:
-        """Send up to ``PARTS_PER_TURN`` messages of what waits for a peer."""
-        orders: list[Order] = []
-        while outflow.queue:
-            if len(orders) >= PARTS_PER_TURN:
-                outflow.waiting = True
-                return [*orders, AwaitDrain(peer)]
-            message = next(outflow.queue[0], None)
-            if message is None:
-                outflow.queue.popleft()
-            else:
-                orders.append(SendTo(peer, message))
-        del self._outflows[peer]
-        return orders
+        return self._outflows.drained(fact.peer)
 
 
 __all__ = ["ANTI_ENTROPY_S", "TESTIMONY_S", "Comparable", "Replica"]

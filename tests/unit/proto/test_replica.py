@@ -13,9 +13,10 @@ import pytest
 from barrel_p2p.crdt.hlc import pack, to_term
 from barrel_p2p.proto.leases import Heartbeat, Leases, MemberUp
 from barrel_p2p.proto.map_state import MapState, Prune, Put, Remove
+from barrel_p2p.proto.outflows import MAX_QUEUED, PARTS_PER_TURN
 from barrel_p2p.proto.registry_events import NodeAlive, NodeDead, Register
 from barrel_p2p.proto.registry_state import KEEP_DEAD_MS, RegistryState
-from barrel_p2p.proto.replica import MAX_QUEUED, PARTS_PER_TURN, Replica
+from barrel_p2p.proto.replica import Replica
 from barrel_p2p.proto.replica_events import (
     AwaitDrain,
     Broadcast,
@@ -203,6 +204,32 @@ def test_an_erlang_node_that_brings_back_what_was_removed_is_told_by_broadcast()
     theirs = MapState(C, NOW)
     theirs.merge(old, NOW)
     assert theirs.merge(answer.payload[2], NOW).changes[0].removed
+
+
+# --- the disk ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_map_is_back_after_a_restart_with_its_clock_and_its_memory() -> None:
+    state = MapState(A, NOW)
+    one = replica(A, state, durable=True)
+    testimony = decode(encode(state.testimony(NOW)))
+    operations: list[Any] = [Put("k", 1), Put("gone", 2), Remove("gone"), Put("k", [2.0])]
+    disk = [o.delta for op in operations for o in told(one, WriteAsked(op), at=1.0) if isinstance(o, Persist)]
+    entry = state.map.entry("k")
+    assert entry is not None
+
+    again = MapState(A, NOW - 50_000)  # the wall clock went back meanwhile
+    assert again.restore([decode(encode(delta)) for delta in disk], testimony, NOW - 50_000) == {}
+    assert again.root() == state.root() and again.map.get("k") == [2.0] and again.map.tombstones == 1
+    assert again.clock.now(NOW - 50_000) > entry.stamp
+    assert again.seen.covers(A, entry.stamp) and again.seen.covers(A, pack(NOW, 1))
+
+
+def test_a_broken_disk_gives_what_can_be_read() -> None:
+    state = MapState(A, NOW)
+    good = {1: (Atom("value"), 1, {(A, to_term(pack(NOW))): True})}
+    assert state.restore([good, 5, {2: 3}], [b"nonsense"], NOW) == {"no_map": 1, "bad_shape": 1}
+    assert dict(state.map.items()) == {1: 1}
 
 
 # --- rounds between Python nodes --------------------------------------------------------------------------------------
