@@ -24,6 +24,9 @@ Departures from the paper, none of which an Erlang node can tell from its own ki
   the other, and a node cut off for some seconds misses nothing.
 - Everything is bounded (see ``plumtree_config``), by count, bytes and age.
 
+Erlang nodes. One that takes us into its view because of a NEIGHBOR tells nobody, its own broadcast included, and would
+send us nothing. A GRAFT for an id that nobody has makes it send, and asks for nothing else.
+
 Strangers. A message may come from a peer outside the view: one we dropped just now, or an Erlang node that took us in
 without a word. Its broadcasts count as any other, it becomes no branch of the tree, and the membership gets a hint.
 Erlang nodes known to have us in their view (``PeerLingers``) are kept as lazy peers until their channel is gone.
@@ -143,6 +146,8 @@ class Plumtree:
             since = self._now - self.config.announce_ms / 1000
             for id in self._cache.latest(self.config.max_announced, since):
                 self._out.append(Send(fact.peer, IHave(id)))
+        else:
+            self._out.append(Send(fact.peer, Graft(NO_ID)))
 
     def _peer_down(self, fact: PeerDown | PeerLost) -> None:
         self._eager.pop(fact.peer, None)

@@ -72,8 +72,8 @@ class Report:
         mb = self.memory / 1e6
         text = [
             f"{self.scenario}: {self.nodes} nodes, seed {self.seed}, {self.simulated:.0f} s simulated in"
-            f" {self.wall:.1f} s ({self.cpu:.1f} s of CPU, {self.events:,} events, {self.events_per_second:,.0f} a second,"
-            f" {mb:.0f} MB)"
+            f" {self.wall:.1f} s ({self.cpu:.1f} s of CPU, {self.events:,} events,"
+            f" {self.events_per_second:,.0f} a second, {mb:.0f} MB)"
         ]
         for name, shape in self.phases.items():
             text.append(
