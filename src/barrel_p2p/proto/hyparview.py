@@ -228,10 +228,14 @@ class HyParView(Links):
                     self._out.append(StartTimer("fill", self._now + FILL_DELAY))
         elif ttl <= 0:
             return
-        # an Erlang node adds a walk that ends there to its passive view only: not where it should end (rule 10)
-        others = [p for p, kind in self._active.items() if p != peer and p != joiner and (ttl > 1 or kind == "python")]
+        # an Erlang node keeps the joiner as a replacement where a walk ends, and where it has ``prwl`` hops left (rule 10)
+        next_ttl = ttl - 1
+        spares_erlang = next_ttl not in (0, self.config.prwl)
+        others = [
+            p for p, kind in self._active.items() if p != peer and p != joiner and (kind == "python" or spares_erlang)
+        ]
         if others:
-            self._send(self._one_of(others), ForwardJoin(joiner, ttl - 1))
+            self._send(self._one_of(others), ForwardJoin(joiner, next_ttl))
         elif joiner not in self._active:
             self._accept(joiner)
 
