@@ -194,13 +194,16 @@ def test_links_and_monitors_that_are_taken_back(epmd: Epmd, tmp_path: Path) -> N
 
 def test_a_peer_can_not_take_the_nodes_own_servers_along(epmd: Epmd, tmp_path: Path) -> None:
     async def story(node: Node, erlang: Erlang) -> None:
-        servers = {name: node.runtime.names[name].pid for name in ("net_kernel", "rex", "user")}
+        servers = {name: node.runtime.names[name].pid for name in ("net_kernel", "rex", "user", "global_name_server")}
         shell = await shell_of(erlang)
         for pid in servers.values():
             send(shell, (Atom("pid"), pid))
-            harm = "exit(P, die), spawn(fun() -> link(P), exit(die) end)"
+            harm = "exit(P, die), exit(P, kill), spawn(fun() -> link(P), exit(die) end)"
             await erlang.ask(f"(fun() -> receive {{pid, P}} -> {harm} end end)().")
             await erlang.ask(f"net_adm:ping('{PY}').")
+        for name in ("net_kernel", "rex", "global_name_server"):
+            for order in ("gen_server:stop(S, normal, 500)", "sys:suspend(S, 500)", "sys:terminate(S, bye, 500)"):
+                await erlang.ask(f"(fun(S) -> catch {order} end)({{{name}, '{PY}'}}).")
         for name in servers:
             junk = "[{'%s', '%s'} ! J || J <- [x, {'$gen_cast', x}, {'EXIT', self(), die}, {self(), {a, b}}, []]]."
             await erlang.ask(junk % (name, PY))

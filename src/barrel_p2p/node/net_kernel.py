@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from barrel_p2p.process.api import process_flag
 from barrel_p2p.process.gen_server import GenServer
 from barrel_p2p.term.types import Atom
 
 
 class NetKernel(GenServer):
     """Answers ``{is_auth, Node}`` with ``yes``: whoever can ask has been let in."""
-
-    async def init(self) -> None:
-        process_flag("trap_exit", True)  # whoever links with it does not take it along
 
     async def handle_info(self, message: Any) -> None:
         """Nothing that is sent to it means anything; OTP ignores it too."""

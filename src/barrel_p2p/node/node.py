@@ -127,6 +127,7 @@ class Node:
             await NetKernel.start(name="net_kernel", node=self)
             await Rex.start(runtime, self.spawner.guests, self.exports, name="rex", node=self)
             await self._start_services()
+            runtime.kernel = dict.fromkeys(process.pid for process in runtime.processes.values())
             # the first peer can come from now on
             self.listen_address: Address = await self._carrier.start(creation, self._routes, self._make_channel)
             self._overlay = Overlay(

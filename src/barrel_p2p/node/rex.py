@@ -15,7 +15,7 @@ from barrel_p2p.errors import EncodeError
 from barrel_p2p.node.exports import Exports
 from barrel_p2p.node.guests import Guests, TooManyGuests
 from barrel_p2p.node.outcome import ERROR, RETURN, THROW, Outcome, execute, outcome_of
-from barrel_p2p.process.api import process_flag, send
+from barrel_p2p.process.api import send
 from barrel_p2p.process.call import reply, reply_address
 from barrel_p2p.process.gen_server import NOREPLY, GenServer
 from barrel_p2p.process.reasons import KILLED
@@ -34,7 +34,6 @@ class Rex(GenServer):
     """Serves old-style remote calls, one process each."""
 
     async def init(self, runtime: Runtime, guests: Guests, exports: Exports) -> None:
-        process_flag("trap_exit", True)  # whoever links with it does not take it along
         self._runtime = runtime
         self._guests = guests
         self._exports = exports

@@ -48,7 +48,7 @@ def to_stdout(text: str) -> None:
 
 async def serve(write: Callable[[str], object]) -> None:
     """The process ``user``: ends when the node does, after all that was sent to it before."""
-    process_flag("trap_exit", True)  # whoever links with the leader of all does not take it along
+    process_flag("trap_exit", True)
     node = current_process().runtime.pid
     ending = False
     while not ending:

@@ -74,6 +74,7 @@ class Signals:
     def __init__(self) -> None:
         self.peers: dict[Atom, Peer] = {}
         self.watching: dict[tuple[int, ...], Monitor] = {}  # our monitors on other nodes' processes, by their reference
+        self.kernel: dict[Pid, None] = {}  # processes of the node itself: no other node can end them
 
     def find(self, pid: Pid) -> Process | None:
         raise NotImplementedError
@@ -100,6 +101,8 @@ class Signals:
         ``kill`` that was sent can't be trapped and becomes ``killed``; ``kill`` that comes over a link is a reason like
         any other (as Erlang has it).
         """
+        if process.pid in self.kernel and sender.node != self.name:
+            return
         if not linked and _is(reason, KILL):
             self.terminate(process, KILLED, hard=True)
         elif process.status != RUNNING:

@@ -77,6 +77,9 @@ def _ok(answer: Any) -> Any:
 def handle_system(loop: ServerLoop, from_: Any, request: Any) -> None:
     """Answer one system message of a server."""
     what, argument = request if isinstance(request, tuple) and len(request) == 2 else (request, None)
+    if loop.process.pid in loop.process.runtime.kernel and what not in ("get_state", "get_status"):
+        _reply(from_, (ERROR, (Atom("not_allowed"), what)))
+        return
     if what == "terminate":
         from .server_loop import Stop
 

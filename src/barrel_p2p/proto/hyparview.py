@@ -228,7 +228,7 @@ class HyParView(Links):
                     self._out.append(StartTimer("fill", self._now + FILL_DELAY))
         elif ttl <= 0:
             return
-        # an Erlang node keeps the joiner as a replacement where a walk ends, and where it has ``prwl`` hops left (rule 10)
+        # rule 10: an Erlang node keeps the joiner as a replacement where a walk ends, and with ``prwl`` hops left
         next_ttl = ttl - 1
         spares_erlang = next_ttl not in (0, self.config.prwl)
         others = [
