@@ -69,10 +69,14 @@ class Dispatch:
             Op.SPAWN_REPLY_TT: spawner.reply_in,
         }
 
-    def deliver_to(self, name: Atom, receiver: Receiver) -> None:
-        """Give what other nodes send to ``name`` to a part of this node, with the channel it came on; no process can
-        have that name then. The receiver judges what it gets: a hostile message must not make it raise."""
-        self._receivers[name] = receiver
+    def deliver_to(self, name: Atom, receiver: Receiver | None) -> None:
+        """Give what other nodes send to ``name`` to a part of this node, with the channel it came on, before any
+        process of that name; None: no longer. The receiver judges what it gets: a hostile message must not make it
+        raise."""
+        if receiver is None:
+            self._receivers.pop(name, None)
+        else:
+            self._receivers[name] = receiver
 
     def received(self, channel: Channel, batch: Batch) -> None:
         """Deliver a batch. The loop is the hot path of a node: sends to pids are handled in place."""

@@ -15,7 +15,7 @@ from barrel_p2p.process.subscribers import Subscribers
 from barrel_p2p.proto import plumtree_events as event
 from barrel_p2p.proto.plumtree import Plumtree, new_id
 from barrel_p2p.proto.plumtree_config import PlumtreeConfig
-from barrel_p2p.proto.plumtree_wire import PROCESS, PlumtreeWire
+from barrel_p2p.proto.plumtree_wire import PROCESS, PlumtreeWire, weigh
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
 
@@ -98,9 +98,16 @@ class Gossip(Driver):
 
     # --- for the services -------------------------------------------------------------------------------------------
 
-    def handle(self, tag: str, handler: Handler) -> None:
+    def publish(self, tag: str, payload: Any) -> None:
+        """Broadcast a term that nobody changes any more."""
+        self.tell(event.BroadcastRequested(new_id(self._rng), tag, payload, weigh(payload)))
+
+    def handle(self, tag: str, handler: Handler | None) -> None:
         """Give broadcasts of a tag to ``handler(payload, peer)``; ``peer`` passed it on, None: this node made it."""
-        self._handlers[tag] = handler
+        if handler is None:
+            self._handlers.pop(tag, None)
+        else:
+            self._handlers[tag] = handler
 
     # --- what the node reports --------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The overlay of a node, put together: membership, broadcast, and the closing of channels that nobody needs."""
+"""The overlay of a node: membership, broadcast, replicated states, and the closing of channels that nobody needs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from barrel_p2p.node.idle import NAME as IDLE_CHANNELS
 from barrel_p2p.node.idle import IdleChannels
 from barrel_p2p.node.membership import MEMBERSHIP_OPTIONS, Membership
 from barrel_p2p.node.options import Address, Options
+from barrel_p2p.node.replication import Replication
 from barrel_p2p.node.routes import Routes
 from barrel_p2p.node.statistics import OverlayStatistics
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto import hyparview_wire, plumtree_wire
 from barrel_p2p.proto.hyparview_config import HyParViewConfig
-from barrel_p2p.proto.hyparview_events import TrafficSeen
+from barrel_p2p.proto.hyparview_events import Event, PeerLost, TrafficSeen
 from barrel_p2p.proto.plumtree_config import PlumtreeConfig
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
@@ -49,6 +50,7 @@ class Overlay:
         self.gossip = Gossip(
             runtime.name, PlumtreeConfig(), routes, runtime, codec, lambda peer: self.membership.tell(TrafficSeen(peer))
         )
+        self.replication = Replication(routes, runtime, dispatch, self.gossip)
         self.membership = Membership(
             runtime.name,
             HyParViewConfig(**{name: getattr(options, name) for name in MEMBERSHIP_OPTIONS}),
@@ -58,7 +60,7 @@ class Overlay:
             address=address,
             contacts=contacts,
             learn_address=learn_address,
-            tell_broadcast=self.gossip.tell,
+            tell_broadcast=self._membership_changed,
             tcp=options.proto_dist == "inet_tcp",
         )
         dispatch.deliver_to(hyparview_wire.PROCESS, self.membership.received)
@@ -68,6 +70,7 @@ class Overlay:
 
     def stop(self) -> None:
         self.membership.stop()
+        self.replication.stop()
         self.gossip.stop()
         self.idle.stop()
 
@@ -90,6 +93,11 @@ class Overlay:
             dropped=dict(Counter(self.membership.dropped) + Counter(self.gossip.dropped)),
             closed_idle=self.idle.closed,
         )
+
+    def _membership_changed(self, what: Event | PeerLost) -> None:
+        self.gossip.tell(what)
+        if not isinstance(what, PeerLost):
+            self.replication.membership_changed(what)
 
     def _needed(self, peer: Atom) -> bool:
         return self.membership.needs(peer)
