@@ -6,8 +6,7 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from barrel_p2p import (
     Atom,
     CallTimeout,
     GenServer,
-    Node,
     NoProc,
     Pid,
     StartError,
@@ -33,80 +31,18 @@ from barrel_p2p import (
 )
 from barrel_p2p.process.current import current_process
 from barrel_p2p.proto.global_core import pid_order
-from harness.cluster import Cluster, Member
-from harness.erlang import COOKIE, Epmd, Erlang
+from harness.erlang import Epmd
+from harness.erlang_net import ECHO, Net, run, trio, until, until_erlang
 
 SERVER = Atom("global_name_server")
 X = Atom("x")
 PY = Atom("py@127.0.0.1")
-ECHO = """spawn(fun L() -> receive
-  {'$gen_call', {_, _} = From, M} -> gen_server:reply(From, {echo, M}), L();
-  stop -> ok end end)"""
 
 
 @pytest.fixture(scope="module")
 def epmd() -> Iterator[Epmd]:
     with Epmd() as mapper:
         yield mapper
-
-
-class Net:
-    """Erlang nodes and Python nodes on one epmd."""
-
-    def __init__(self, epmd: Epmd, directory: Path, stack: AsyncExitStack, erlangs: ExitStack) -> None:
-        self.epmd = epmd
-        self._directory = directory
-        self._stack = stack
-        self._erlangs = erlangs
-
-    async def erlang(self, name: str, *flags: str) -> Erlang:
-        started = await asyncio.get_running_loop().run_in_executor(None, lambda: Erlang(self.epmd, name, *flags))
-        return self._erlangs.enter_context(started)
-
-    async def python(self, name: str = "py", **options: Any) -> Node:
-        full = f"{name}@127.0.0.1"
-        options = {"published": True, "cookie": COOKIE, "data_dir": self._directory / name, **options}
-        node = Node(full, proto_dist="inet_tcp", epmd_port=self.epmd.port, **options)
-        return await self._stack.enter_async_context(node)
-
-    async def member(self, name: str) -> Member:
-        """A Python node in an OS process of its own."""
-        options = {"proto_dist": "inet_tcp", "epmd_port": self.epmd.port, "published": True, "cookie": COOKIE}
-        return await Cluster(self._directory, self._stack).member(name, **options)
-
-
-def run(story: Callable[[Net], Awaitable[None]], epmd: Epmd, directory: Path) -> None:
-    async def main() -> None:
-        async with asyncio.timeout(100), AsyncExitStack() as stack:
-            await story(Net(epmd, directory, stack, erlangs))
-
-    with ExitStack() as erlangs:
-        asyncio.run(main())
-
-
-async def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
-    """Names travel in messages of which nobody is told."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-        await asyncio.sleep(0.01)
-
-
-async def until_erlang(erlang: Erlang, condition: str) -> None:
-    await erlang.ask(f"(fun W() -> case {condition} of true -> ok; false -> timer:sleep(5), W() end end)().")
-
-
-async def trio(net: Net) -> tuple[Node, Erlang, Erlang]:
-    """Two Erlang nodes and a Python node, all in sync."""
-    one, two = await net.erlang("erl1"), await net.erlang("erl2")
-    node = await net.python()
-    assert await one.ask(f"net_adm:ping('{two.name}').") == "pong"
-    await node.connect(one.name)
-    await until(lambda: sorted(node.global_.nodes()) == [one.name, two.name])
-    for erlang in (one, two):
-        await until_erlang(erlang, "length(nodes()) =:= 2 andalso global:sync() =:= ok")
-    await node.global_.sync()
-    return node, one, two
 
 
 class Adder(GenServer):
@@ -508,7 +444,13 @@ def test_python_nodes_that_lose_each_other_both_leave_the_erlang_node(epmd: Epmd
         node, one, two = await trio(net)
         other = await net.python("snake")
         await other.connect(one.name)
-        await until(lambda: len(other.global_.nodes()) == 3 and len(node.nodes()) == 3)
+        for each in (node, other):
+            await until(lambda each=each: len(each.global_.nodes()) == 3 == len(each.nodes()))  # type: ignore[misc]
+        for erlang in (one, two):  # nobody is still about to connect to somebody
+            await until_erlang(erlang, "length(gen_server:call(global_name_server, get_synced)) =:= 3")
+        for each in (node, other):
+            server = (SERVER, each.name)
+            await call(server, (Atom("sync"), [*each.nodes()]), node=each)
         node.disconnect(other.name)
         await until(lambda: node.nodes() == [] and other.nodes() == [])
         for erlang, peer in ((one, two), (two, one)):

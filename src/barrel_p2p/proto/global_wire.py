@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from barrel_p2p.proto.global_core import DELETE, INSERT, MAX_KNOWN
-from barrel_p2p.proto.global_tables import key_of
+from barrel_p2p.proto.global_tables import MAX_NAMES, key_of
 from barrel_p2p.term.types import Atom, Pid
 
 _VERSIONED: Final = 2
@@ -70,23 +70,23 @@ def known_nodes(term: Any) -> list[tuple[Atom, int]]:
 
 
 def name_list(term: Any) -> list[tuple[Any, Pid, Any]] | None:
-    """``[{Name, Pid, Method}]``, without entries of another form; None if it is no list."""
+    """``[{Name, Pid, Method}]``, cut at ``MAX_NAMES`` and without entries of another form; None if it is no list."""
     if not isinstance(term, list):
         return None
     return [
         item
-        for item in term
+        for item in term[:MAX_NAMES]
         if isinstance(item, tuple) and len(item) == 3 and isinstance(item[1], Pid) and is_name(item[0])
     ]
 
 
 def operations(term: Any) -> list[Any] | None:
-    """``[{insert, {Name, Pid, Method}} | {delete, Name}]``, without entries of another form."""
+    """``[{insert, {Name, Pid, Method}} | {delete, Name}]``, cut in the same way."""
     if not isinstance(term, list):
         return None
     return [
         item
-        for item in term
+        for item in term[:MAX_NAMES]
         if isinstance(item, tuple)
         and len(item) == 2
         and ((item[0] == INSERT and name_list([item[1]])) or (item[0] == DELETE and is_name(item[1])))

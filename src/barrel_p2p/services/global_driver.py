@@ -85,7 +85,8 @@ class Driver:
         self._watches: dict[int, Monitor] = {}  # of the machine's ``Monitor``, by its number
         self._calls: dict[int, Monitor] = {}
         self._numbers: dict[tuple[int, ...], int] = {}  # of both, by their reference
-        self._taking_part: dict[Atom, None] = {}
+        self._taking_part: dict[Atom, None] = {}  # nodes with a channel
+        self._joining: dict[Atom, None] = {}  # nodes that are being connected because the machine wants it
         self._awake = self._mesh
         self._asleep: dict[Atom, None] = {}  # nodes of ours that would take part and have not been spoken to
         self._wake: asyncio.TimerHandle | None = None
@@ -233,6 +234,11 @@ class Driver:
 
     # --- orders: messages -------------------------------------------------------------------------------------------
 
+    def _in_reach(self, node: Atom) -> bool:
+        """Connected, or being connected by our order. The machine may not have heard yet that a node is gone: what it
+        says to that node must not bring the connection back."""
+        return node in self._taking_part or node in self._joining
+
     def _route(self, to: Any, message: Any) -> None:
         """Sent by no process, so that a busy channel to one node never makes global wait for it."""
         self._runtime.route(None, to, message)
@@ -242,7 +248,7 @@ class Driver:
         self._route(reply_address(to, tag), (tag, order.value))
 
     def _cast(self, order: event.Cast) -> None:
-        if self._mesh or order.node in self._taking_part:
+        if self._in_reach(order.node):
             self._route((SERVER, order.node), (GEN_CAST, order.message))
 
     def _tell(self, order: event.Tell) -> None:
@@ -251,7 +257,7 @@ class Driver:
 
     def _call(self, order: event.Call) -> None:
         runtime, process = self._runtime, self._process
-        if not self._mesh and order.node not in self._taking_part:
+        if not self._in_reach(order.node):
             self._facts.append(event.CallFailed(order.call))
             return
         ref = runtime.alias(process, reply=True)
@@ -313,14 +319,18 @@ class Driver:
     # --- orders: the rest -------------------------------------------------------------------------------------------
 
     def _connect(self, order: event.Connect) -> None:
-        self._track(self._runtime.loop.create_task(self._connecting(order.node)))
+        if order.node not in self._joining:
+            self._joining[order.node] = None
+            self._track(self._runtime.loop.create_task(self._connecting(order.node)))
 
     async def _connecting(self, node: Atom) -> None:
-        if node not in self._taking_part:
-            try:
+        try:
+            if node not in self._taking_part:
                 await self._node.connect(node)
-            except (BarrelError, OSError) as error:
-                log.info("global: no connection to %s: %s", node, error)
+        except (BarrelError, OSError) as error:
+            log.info("global: no connection to %s: %s", node, error)
+        finally:
+            del self._joining[node]
         self._process.put(event.Connected(node, node in self._taking_part))
 
     def _disconnect(self, order: event.Disconnect) -> None:
