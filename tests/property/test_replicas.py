@@ -21,7 +21,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "three, calm": {"nodes": 3, "lossy": 0, "doubled": 0, "steps": 200},
     "three, hardly connected": {"nodes": 3, "lossy": 70, "steps": 200},
 }
-SEEDS = 400
+SEEDS = 250
 
 
 def play(kind: str, seed: int) -> World:

@@ -17,8 +17,9 @@ s does not prove that nothing before it is missing. Two facts prove it:
   unknown to itself.
 
 A tombstone is *stable* when the span of every known writer has passed it: any value it could remove has been seen, so
-it may be collected. A writer that is gone, one that started a short while ago, and an Erlang node, which doesn't tell
-what it has seen, hold this up; hence the second, hard horizon, past which tombstones go in any case.
+it may be collected. A writer that fell silent, one that started a short while ago, and an Erlang node, which doesn't
+tell what it has seen, hold this up; hence the second, hard horizon, past which tombstones go in any case, and a writer
+that was not heard of since then is waited for no longer.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from typing import Final
 
 from barrel_p2p.term.types import Atom
 
-MAX_WRITERS: Final = 4096  # names; a guess, well above the nodes of a cluster. Past it the oldest span is forgotten.
+MAX_WRITERS: Final = (
+    4096  # names; a guess, well above the nodes of a cluster. Past it who was silent longest is forgotten.
+)
 
 Span = tuple[int, int]  # from and to, both included
 NOTHING: Final[Span] = (0, -1)
@@ -37,48 +40,55 @@ NOTHING: Final[Span] = (0, -1)
 class Seen:
     """The vector of one replica."""
 
-    __slots__ = ("_spans",)
+    __slots__ = ("_heard", "_spans")
 
     def __init__(self) -> None:
         self._spans: dict[Atom, Span] = {}
+        self._heard: dict[Atom, int] = {}  # of the same nodes: the greatest stamp at which each is known to have lived
 
     def covers(self, node: Atom, stamp: int) -> bool:
         """Whether the write is known to have been in the map."""
         span = self._spans.get(node)
         return span is not None and span[0] <= stamp <= span[1]
 
-    def meet(self, node: Atom) -> None:
-        """A writer exists: until more is known, nothing of it has been seen."""
+    def meet(self, node: Atom, stamp: int) -> None:
+        """A writer lived at ``stamp``; what it wrote need not have been seen."""
         if node not in self._spans:
             self.advance(node, *NOTHING)
+        if stamp > self._heard[node]:
+            self._heard[node] = stamp
 
     def advance(self, node: Atom, since: int, until: int) -> None:
         """Every write of ``node`` stamped from ``since`` to ``until`` is in the map."""
         mine = self._spans.get(node)
         if mine is None:
             if len(self._spans) >= MAX_WRITERS:
-                del self._spans[min(self._spans, key=lambda name: (self._spans[name][1], name))]
+                oldest = min(self._heard, key=lambda name: (self._heard[name], name))
+                del self._spans[oldest], self._heard[oldest]
         elif since <= mine[1] and mine[0] <= until:
             since, until = min(since, mine[0]), max(until, mine[1])
         elif until <= mine[1]:
             return
         self._spans[node] = (since, until)
+        self._heard[node] = max(until, self._heard.get(node, 0))
 
     def forget(self, node: Atom) -> None:
         """Entries of ``node`` were dropped without a tombstone: they are to be let in again."""
-        self._spans[node] = NOTHING
+        if node in self._spans:
+            self._spans[node] = NOTHING
 
     def stable(self, hard: int) -> int:
-        """The stamp below which every known writer's writes have been seen, as far back as ``hard``."""
-        return min((self.until(node, hard) for node in self._spans), default=0)
+        """The stamp below which the writes of every writer heard of since ``hard`` have been seen, back to ``hard``."""
+        return min((self.until(node, hard) for node, heard in self._heard.items() if heard >= hard), default=0)
 
     def until(self, node: Atom, hard: int) -> int:
-        """As ``stable``, for one writer."""
+        """As ``stable``, for one writer, whenever it was heard of."""
         since, until = self._spans.get(node, NOTHING)
         return until if since <= hard else -1
 
-    def items(self) -> Iterator[tuple[Atom, Span]]:
-        return iter(self._spans.items())
+    def items(self) -> Iterator[tuple[Atom, Span, int]]:
+        """Each writer with its span, which may be ``NOTHING``, and when it was last heard of."""
+        return ((node, span, self._heard[node]) for node, span in self._spans.items())
 
     def __len__(self) -> int:
         return len(self._spans)

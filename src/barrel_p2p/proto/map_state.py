@@ -17,7 +17,7 @@ from typing import Any, Final
 from barrel_p2p.crdt.entry import BUCKET_SHIFT, Entry, entry_digest
 from barrel_p2p.crdt.hlc import Clock, from_term, pack, to_term
 from barrel_p2p.crdt.ormap import Change, ORMap
-from barrel_p2p.crdt.seen import MAX_WRITERS, NOTHING, Seen
+from barrel_p2p.crdt.seen import MAX_WRITERS, NOTHING, Seen, Span
 from barrel_p2p.crdt.wire import Rules, delta_parts, delta_term, fits, read_entries
 from barrel_p2p.proto.replicated import Applied
 from barrel_p2p.term.codec import encode
@@ -150,9 +150,9 @@ class MapState:
         for entry in read.entries:
             self.clock.update(entry.stamp, wall_ms)
             if entry.node is not None:
-                self.seen.meet(entry.node)
-                for node in entry.more or ():
-                    self.seen.meet(node)
+                self.seen.meet(entry.node, entry.stamp)
+                for node, stamp in (entry.more or {}).items():
+                    self.seen.meet(node, stamp)
         merged = self.map.merge(read.entries, seen=self.seen, oldest=pack(max(wall_ms - self._ttl, 0)))
         if merged.refused:
             read.refuse("full", merged.refused)
@@ -188,15 +188,15 @@ class MapState:
                 if own is not None:
                     self.clock.restore(own)
                 self.clock.update(entry.stamp, wall_ms)
-                for node in entry.dots():
-                    self.seen.meet(node)
+                for node, stamp in entry.dots().items():
+                    self.seen.meet(node, stamp)
             for reason, count in read.refused.items():
                 refused[reason] = refused.get(reason, 0) + count
-        spans = _spans(testimony, wall_ms)
-        if self.node in spans:
-            self._since = min(self._since, spans[self.node][0])
-        for node, span in spans.items():
+        for node, span, heard in _spans(testimony, wall_ms):
+            if node == self.node and span != NOTHING:
+                self._since = min(self._since, span[0])
             self.seen.advance(node, *span)
+            self.seen.meet(node, heard)
         self.seen.advance(self.node, self._since, self.clock.last)
         return refused
 
@@ -240,20 +240,22 @@ class MapState:
     def deltas(self, parts: Iterable[Any]) -> Iterator[Any]:
         return delta_parts(parts)
 
-    def meet(self, node: Atom) -> None:
-        self.seen.meet(node)
+    def meet(self, node: Atom, wall_ms: int) -> None:
+        self.seen.meet(node, pack(wall_ms))
 
     def testimony(self, wall_ms: int) -> Any:
-        """``#{Node => {From, To}}``, two timestamps; ``{}`` for a writer of whom nothing was seen."""
+        """``#{Node => {Heard, From, To}}``, three timestamps; ``{Heard}`` for a writer of whom nothing was seen."""
         self._advance(wall_ms)
         return {
-            node: () if span == NOTHING else (to_term(span[0]), to_term(span[1])) for node, span in self.seen.items()
+            node: (to_term(heard),) if span == NOTHING else (to_term(heard), to_term(span[0]), to_term(span[1]))
+            for node, span, heard in self.seen.items()
         }
 
     def believe(self, testimony: Any, wall_ms: int) -> None:
-        for node, span in _spans(testimony, wall_ms + self._rules.max_ahead_ms).items():
+        for node, span, heard in _spans(testimony, wall_ms + self._rules.max_ahead_ms):
             if node != self.node:
                 self.seen.advance(node, *span)
+                self.seen.meet(node, heard)
             elif span != NOTHING:
                 self.clock.update(span[1], wall_ms)  # from before we lost our memory, if the wall clock went back since
 
@@ -262,21 +264,17 @@ class MapState:
         self.seen.advance(self.node, self._since, self.clock.now(wall_ms))
 
 
-def _spans(testimony: Any, latest_ms: int) -> dict[Atom, tuple[int, int]]:
-    """The spans of a testimony; what is wrong in it is left out."""
-    spans: dict[Atom, tuple[int, int]] = {}
+def _spans(testimony: Any, latest_ms: int) -> Iterator[tuple[Atom, Span, int]]:
+    """The writers of a testimony; what is wrong in it is left out."""
     if not isinstance(testimony, Mapping) or len(testimony) > MAX_WRITERS:
-        return spans
-    for node, span in testimony.items():
-        if node.__class__ is not Atom or span.__class__ is not tuple:
+        return
+    for node, terms in testimony.items():
+        if node.__class__ is not Atom or terms.__class__ is not tuple or len(terms) not in (1, 3):
             continue
-        if not span:
-            spans[node] = NOTHING
-        elif len(span) == 2:
-            since, until = from_term(span[0]), from_term(span[1])
-            if since is not None and until is not None and until >> 32 <= latest_ms:
-                spans[node] = (since, until)
-    return spans
+        stamps = [from_term(term) for term in terms]
+        if all(stamp is not None and stamp >> 32 <= latest_ms for stamp in stamps):
+            heard, *span = stamps
+            yield node, (span[0], span[1]) if span else NOTHING, heard  # type: ignore[misc]  # none is None
 
 
 __all__ = ["HARD_HORIZONS", "MAX_ENTRIES", "TOMBSTONE_TTL_MS", "MapState", "Prune", "Put", "Remove"]

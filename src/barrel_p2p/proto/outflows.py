@@ -14,7 +14,7 @@ from typing import Any, Final
 from barrel_p2p.proto.replica_events import AwaitDrain, Order, SendTo
 from barrel_p2p.term.types import Atom
 
-PARTS_PER_TURN: Final = 8  # then the channel is asked; a guess: 2 MiB
+PARTS_PER_TURN: Final = 2  # then the channel is asked; a guess: 2000 entries, some 20 ms of work
 MAX_QUEUED: Final = 32  # things waiting for one peer; more means that it asks faster than it reads
 MAX_OUTFLOWS: Final = 256  # peers with something waiting at once; a guess, well above the neighbours of a node
 

@@ -66,10 +66,11 @@ from barrel_p2p.proto.replica_rounds import (
     MAX_COUNT,
     Round,
     bucket_count,
-    held_messages,
+    bucket_slices,
     read_held,
     read_sums,
     read_versions,
+    write_held,
     write_numbers,
 )
 from barrel_p2p.proto.replicated import Applied, Comparable, Replicated
@@ -195,7 +196,7 @@ class Replica:
     def _meet(self, node: Any) -> None:
         ours = self._state.comparable()
         if ours is not None and node.__class__ is Atom:
-            ours.meet(node)
+            ours.meet(node, self._wall_ms)
 
     def _refuse(self, reason: str, count: int = 1) -> list[Order]:
         self.refused[reason] = self.refused.get(reason, 0) + count
@@ -301,12 +302,19 @@ class Replica:
         differ = [
             bucket for bucket, sums in enumerate(zip(ours.sums(count), theirs, strict=True)) if sums[0] != sums[1]
         ]
-        holding: dict[int, list[int]] = {bucket: [] for bucket in differ}
-        for version in ours.versions(holding.keys(), count):
-            holding[ours.bucket_of(version, count)].append(version)
-        messages = [(Atom("held"), self._name, number, count, part) for part in held_messages(holding)]
-        mine.unanswered = len(messages)
-        return self._send(peer, iter(messages)) if messages else self._ask_again(peer, mine, now, wall_ms)
+        slices = bucket_slices(differ, ours.size() // count)
+        mine.unanswered = len(slices)
+        if not slices:
+            return self._ask_again(peer, mine, now, wall_ms)
+        return self._send(peer, self._holdings(ours, number, count, slices))
+
+    def _holdings(self, ours: Comparable, number: int, count: int, slices: list[list[int]]) -> Iterator[Message]:
+        """The ``held`` messages, each made when it is sent: to look up a great many versions takes its time."""
+        for buckets in slices:
+            holding: dict[int, list[int]] = {bucket: [] for bucket in buckets}
+            for version in ours.versions(holding.keys(), count):
+                holding[ours.bucket_of(version, count)].append(version)
+            yield (Atom("held"), self._name, number, count, write_held(holding))
 
     def _held(self, peer: Atom, message: Message, now: float, wall_ms: int) -> list[Order]:
         _, _, number, count, parts = message

@@ -6,13 +6,13 @@ Readers return None for what no Python node sends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from struct import pack, unpack
 from typing import Any, Final
 
 MAX_COUNT: Final = 1024  # buckets
-VERSIONS_PER_MESSAGE: Final = 8192  # 64 KiB, more if a single bucket has more
+VERSIONS_PER_MESSAGE: Final = 4096  # about; 32 KiB, and some 10 ms of work on either side
 
 
 @dataclass(slots=True)
@@ -52,22 +52,19 @@ def valid_count(count: Any) -> bool:
     return count.__class__ is int and 1 <= count <= MAX_COUNT and not count & (count - 1)
 
 
-def held_messages(holding: Mapping[int, list[int]]) -> Iterator[list[tuple[int, bytes]]]:
-    """The ``[{Bucket, Versions}]`` of one or more messages."""
-    part: list[tuple[int, bytes]] = []
-    room = VERSIONS_PER_MESSAGE
-    for bucket, versions in holding.items():
-        if part and len(versions) > room:
-            yield part
-            part, room = [], VERSIONS_PER_MESSAGE
-        part.append((bucket, write_numbers(versions)))
-        room -= len(versions)
-    if part:
-        yield part
+def bucket_slices(buckets: list[int], width: int) -> list[list[int]]:
+    """The buckets, of about ``width`` versions each, in as many lists as there will be messages."""
+    step = max(VERSIONS_PER_MESSAGE // max(width, 1), 1)
+    return [buckets[start : start + step] for start in range(0, len(buckets), step)]
+
+
+def write_held(holding: Mapping[int, list[int]]) -> list[tuple[int, bytes]]:
+    """``[{Bucket, Versions}]``."""
+    return [(bucket, write_numbers(versions)) for bucket, versions in holding.items()]
 
 
 def read_held(count: Any, parts: Any) -> dict[int, list[int]] | None:
-    """What ``held_messages`` gave: versions by bucket."""
+    """What ``write_held`` gave: versions by bucket."""
     if not valid_count(count) or parts.__class__ is not list or len(parts) > count:
         return None
     held: dict[int, list[int]] = {}
@@ -90,10 +87,11 @@ __all__ = [
     "MAX_COUNT",
     "Round",
     "bucket_count",
-    "held_messages",
+    "bucket_slices",
     "read_held",
     "read_sums",
     "read_versions",
     "valid_count",
+    "write_held",
     "write_numbers",
 ]

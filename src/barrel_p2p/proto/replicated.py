@@ -70,8 +70,8 @@ class Comparable(Protocol):
         """Parts as deltas of a moderate size each."""
         ...
 
-    def meet(self, node: Atom) -> None:
-        """``node`` may write, or has written."""
+    def meet(self, node: Atom, wall_ms: int) -> None:
+        """``node`` lives, and may write."""
         ...
 
     def testimony(self, wall_ms: int) -> Any:

@@ -129,7 +129,7 @@ def test_a_removed_value_does_not_come_back_after_its_tombstone_went() -> None:
 def test_a_write_that_was_never_seen_is_let_in_however_old() -> None:
     seen = Seen()
     seen.advance(A, 0, pack(7))
-    seen.meet(B)
+    seen.meet(B, 5)
     ormap = ORMap()
     merged = ormap.merge([live_entry(Atom("k"), 1, A, pack(8)), live_entry(Atom("l"), 1, B, pack(1))], seen=seen)
     assert [change.key for change in merged.changes] == ["k", "l"] and merged.revenants == []
