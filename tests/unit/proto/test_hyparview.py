@@ -1,9 +1,8 @@
-"""The rules of the membership among Python nodes, one by one; any order of events is in ``property/test_hyparview.py``."""
+"""The rules of the membership among Python nodes, one by one; for any order of events: ``property/test_hyparview.py``."""
 
 from __future__ import annotations
 
 import pytest
-from harness.overlay import Node, full
 
 from barrel_p2p.errors import ConfigError
 from barrel_p2p.proto.hyparview_config import MAX_LOST, HyParViewConfig
@@ -24,6 +23,7 @@ from barrel_p2p.proto.hyparview_events import (
     StopTimer,
     TimerFired,
 )
+from harness.overlay import Node, full
 
 A = full("a")
 FIVE = ("a", "b", "c", "d", "e")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from harness.overlay import Node, full
-
 from barrel_p2p.proto.hyparview_events import (
     Disconnect,
     ForwardJoin,
@@ -20,6 +18,7 @@ from barrel_p2p.proto.hyparview_events import (
     ShuffleReply,
     TrafficSeen,
 )
+from harness.overlay import Node, full
 
 LOW = Neighbor(high=False)
 FIVE = ("a", "b", "c", "d", "e")

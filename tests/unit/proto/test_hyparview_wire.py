@@ -42,7 +42,10 @@ MESSAGES = [
 ]
 
 
-def peer(name: Any, tag: Any = Atom("peer")) -> tuple[Any, ...]:
+PEER = Atom("peer")
+
+
+def peer(name: Any, tag: Any = PEER) -> tuple[Any, ...]:
     return (tag, name, None, None, None, True, Atom("high"), None, 0, None)
 
 
@@ -163,8 +166,10 @@ def test_of_a_million_names_the_first_few_are_taken() -> None:
 
 
 atoms = st.sampled_from(
-    [ALICE, BOB, CAROL, *map(Atom, ("peer", "join", "forward_join", "disconnect", "neighbor", "neighbor_reply"))]
-    + [*map(Atom, ("shuffle", "shuffle_reply", "high", "low", "$barrel_p2p_hyparview"))]
+    [
+        *(ALICE, BOB, CAROL, *map(Atom, ("peer", "join", "forward_join", "disconnect", "neighbor", "neighbor_reply"))),
+        *map(Atom, ("shuffle", "shuffle_reply", "high", "low", "$barrel_p2p_hyparview")),
+    ]
 )
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_size=4) | st.text(max_size=4) | atoms
 records = st.builds(peer, leaves | atoms)
