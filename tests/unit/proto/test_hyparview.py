@@ -1,4 +1,4 @@
-"""The rules of the membership among Python nodes, one by one; for any order of events: ``property/test_hyparview.py``."""
+"""The rules of the membership among Python nodes, one by one; for any order: ``property/test_hyparview.py``."""
 
 from __future__ import annotations
 

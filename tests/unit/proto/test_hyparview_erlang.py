@@ -85,7 +85,7 @@ def test_1_others_that_joined_us_meanwhile_do_not_replace_the_contact() -> None:
 def test_1_no_second_join_on_the_same_channel() -> None:
     node = joining()
     node.no("c")
-    while not node.sent("c") == [Join()]:
+    while node.sent("c") != [Join()]:
         node.fire("pending")
     node.receive("c", Disconnect())
     node.join("c")
@@ -101,7 +101,7 @@ def test_1_no_second_join_on_the_same_channel() -> None:
     node.join("c")
     node.connected("c", "erlang")
     node.no("c")
-    while not node.sent("c") == [Join()]:  # another channel, another time
+    while node.sent("c") != [Join()]:  # another channel, another time
         node.fire("pending")
 
 
