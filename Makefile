@@ -46,8 +46,8 @@ lint: setup  ## ruff, mypy --strict, stubtest, rustfmt, clippy
 format: setup  ## Format Python and Rust
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cargo fmt --manifest-path rust/Cargo.toml
 
-sim: setup  ## The protocol machines under generated schedules and faults
-	$(BIN)/python -m pytest tests/property
+sim: setup  ## Simulated clusters of the protocol machines, faults included: the standard scenarios, as a table
+	$(BIN)/barrel sim --all
 
 docs: setup  ## Build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --quiet

@@ -107,6 +107,32 @@ def test_json_logs_are_one_object_a_line(shell: Shell) -> None:
     assert up["node"] == BOB and up["port"] > 0 and up["fingerprint"].startswith("SHA256:")
 
 
+# --- sim --------------------------------------------------------------------------------------------------------------
+
+
+def test_sim_lists_and_runs_scenarios(shell: Shell) -> None:
+    assert "chaos " in shell.run("sim", "--list")
+    text = shell.run("sim", "join", "--nodes", "30", "--seed", "5")
+    assert text.startswith("join: 30 nodes, seed 5, ") and "100.00% connected" in text
+    table = shell.run("sim", "join", "join", "--nodes", "20", "--seeds", "2").splitlines()
+    assert len(table) == 5 and table[0].split()[0] == "scenario"
+    report = json.loads(shell.run("sim", "join", "--nodes", "20", "--json"))
+    assert report["nodes"] == 20 and report["phases"]["end"]["component"] == 1.0
+
+
+def test_sim_says_what_is_wrong(shell: Shell) -> None:
+    assert "nope is no scenario" in shell.run("sim", "nope", status=2)
+    assert "from 1 on" in shell.run("sim", "join", "--nodes", "0", status=2)
+    (shell.directory / "odd.toml").write_text('nmae = "odd"\n')
+    assert "no setting 'nmae'" in shell.run("sim", "odd.toml", status=2)
+    (shell.directory / "split.toml").write_text(
+        'name = "split"\nnodes = 20\nduration = 70.0\nquiet = 10.0\nchecks = ["connected"]\n'
+        '[[fault]]\nkind = "partition"\nat = 0.0\nlasts = 1000.0\nshare = 0.5\n'
+    )
+    text = shell.run("sim", "split.toml", "--seed", "3", status=1)
+    assert text.startswith("FAILED connected:") and "replay: barrel sim split.toml --seed 3 --nodes 20" in text
+
+
 # --- configuration ----------------------------------------------------------------------------------------------------
 
 

@@ -162,7 +162,7 @@ class _Run:
 
     def _fail(self, problems: list[str]) -> None:
         plan = self._plan
-        replay = f"python -m barrel_p2p.testing {self._source} --seed {plan.seed} --nodes {plan.nodes}"
+        replay = f"barrel sim {self._source} --seed {plan.seed} --nodes {plan.nodes}"
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         at = f"after {self._clock.seconds} s"
         raise SimulationFailed(f"{problems[0]}{more}, {at}; {_version()}; replay: {replay}", replay, problems)
