@@ -176,6 +176,29 @@ def test_messages_to_names_that_nobody_has_vanish(tmp_path: Path, caplog: pytest
     run(story, tmp_path)
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_global_leaves_an_erlang_node_alone_over_quic(tmp_path: Path, published: bool) -> None:
+    """Its own would connect all nodes to all, and part them when an overlay closes a connection."""
+
+    async def story(alice: Node, erl: ForeignNode, channel: Link) -> None:
+        theirs, name = erl.pid(), Atom("global_name_server")
+        init = (Atom("init_connect"), (8, 1), ERL, (Atom("locker"), Atom("no_longer_a_pid"), {}, theirs))
+        channel.send((REG_SEND, theirs, Atom(""), name), (Atom("$gen_cast"), init))
+        lock = (Atom("set_lock"), (Atom("global"), theirs))
+        channel.send((REG_SEND, theirs, Atom(""), name), (Atom("$gen_call"), (theirs, Atom("tag")), lock))
+        channel.send((REG_SEND, theirs, Atom(""), name), (Atom("remove_connection"), ERL))
+        channel.send((SEND, Atom(""), self_pid()), b"after")
+        assert await receive(timeout=5) == b"after"
+        assert await alice.global_.register_name("mine", self_pid(), timeout=1)  # nobody else has a say
+        assert alice.global_.nodes() == [] and alice.nodes() == [ERL]
+        send((Atom("shell"), ERL), Atom("done"))
+        while (received := await channel.recv_message())[1] != "done":
+            assert "global_name_server" not in repr(received)
+            assert "tag" not in repr(received)
+
+    run(story, tmp_path, published=published)
+
+
 # --- hostile messages -------------------------------------------------------------------------------------------------
 
 
