@@ -363,7 +363,7 @@ def test_malformed_messages_change_nothing(epmd: Epmd, tmp_path: Path) -> None:
             "{init_connect, {8}, node(), {locker, a, b, c}}", "{exchange, node(), [x|y], [], 1}",
             "{exchange, node(), [{a, b, c}, 1], [], 1}", "{resolved, node(), [{insert, x}], y, z, [], 1}",
             "{new_nodes, node(), [{insert, {x, y, z}}, {delete}], [], [a, {b, c}], d}", "{in_sync, 1, 2}",
-            "{lock_set, self(), maybe, []}", "{lock_set, self(), true, [], 77}", "{lock_set, self(), false, []}",
+            "{lock_set, self(), perhaps, []}", "{lock_set, self(), true, [], 77}", "{lock_set, self(), false, []}",
             "{lost_connection, a, b, c, d}", "{lost_connection, a, 1, 2, b}", "{remove_connection, 7}",
             "{cancel_connect, node(), 99}", "{init_connect_ack, 'x@y', 1, 2}", "{whereis, x, y}",
             "#{1 => 2, 1.0 => 3}", "fun() -> x end", "{async_del_name, a, b}", "{register, a, b, c}",

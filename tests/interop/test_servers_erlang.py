@@ -195,9 +195,9 @@ def test_a_python_server_is_called(epmd: Epmd, tmp_path: Path) -> None:
         assert await erlang.ask(f"gen_server:call({ADDER}, {{add, 2}}).") == "42"
         assert await erlang.ask(f"gen_server:cast({ADDER}, {{tell, self()}}), receive {{told, T}} -> T end.") == "42"
         assert await erlang.ask(f"gen_server:call({ADDER}, {{later, 20}}).") == "{late,42}"
-        late = f"gen_server:call({ADDER}, {{later, 100}}, 20)"
+        late = f"gen_server:call({ADDER}, {{later, 1000}}, 20)"
         assert await erlang.ask(CAUGHT % late) == (
-            f"{{exit,{{timeout,{{gen_server,call,[{{adder,'{PY}'}},{{later,100}},20]}}}}}}"
+            f"{{exit,{{timeout,{{gen_server,call,[{{adder,'{PY}'}},{{later,1000}},20]}}}}}}"
         )
         assert await erlang.ask("receive Late -> Late after 250 -> none end.") == "none"
         assert (
