@@ -199,7 +199,7 @@ def test_a_python_server_is_called(epmd: Epmd, tmp_path: Path) -> None:
         assert await erlang.ask(CAUGHT % late) == (
             f"{{exit,{{timeout,{{gen_server,call,[{{adder,'{PY}'}},{{later,1000}},20]}}}}}}"
         )
-        assert await erlang.ask("receive Late -> Late after 250 -> none end.") == "none"
+        assert await erlang.ask("receive Late -> Late after 1500 -> none end.") == "none"
         assert (
             await erlang.ask(
                 f"R = gen_server:send_request({ADDER}, {{later, 10}}), gen_server:receive_response(R, 5000)."
