@@ -13,6 +13,7 @@ from typing import Any
 
 from barrel_p2p.proto import hyparview_events as membership
 from barrel_p2p.proto import plumtree_events as broadcast
+from barrel_p2p.proto.hyparview_wire import HyParViewWire
 from barrel_p2p.testing.member import Member
 
 ACTIVE, PASSIVE, ARWL, PRWL, SHUFFLE_LENGTH = 5, 30, 6, 3, 8
@@ -339,9 +340,18 @@ class ErlangBroadcast:
         self.out.append(broadcast.Send(peer, message))
 
 
+class ErlangWire(HyParViewWire):
+    """It takes a list of names as it is, with what stands in it twice."""
+
+    def _names(self, records: Any) -> tuple[str, ...]:
+        return tuple(record[1] for record in records)
+
+
 def erlang_member(name: str, number: int, rng: Random, contacts: tuple[str, ...] = ()) -> Member:
     """An Erlang node of a simulated cluster."""
-    return Member(name, number, ErlangMembership(name, rng, contacts), ErlangBroadcast(name), kind="erlang")
+    member = Member(name, number, ErlangMembership(name, rng, contacts), ErlangBroadcast(name), kind="erlang")
+    member.hyparview_wire = ErlangWire(name)
+    return member
 
 
 def promotions_caused_by(membership: ErlangMembership, names: set[str]) -> list[str]:

@@ -327,8 +327,8 @@ class HyParView(Links):
 
     def _shuffle_reply(self, peer: str, message: ShuffleReply) -> None:
         pending = self._pending.get(peer)
-        if pending is not None and pending.names_asked:
-            pending.names = message.peers
+        if pending is not None and pending.rounds:
+            pending.names += message.peers
         self._merge(message.peers, self._sent)
 
     def _merge(self, names: tuple[str, ...], sent: list[str]) -> None:

@@ -33,6 +33,8 @@ Purpose = Literal["join", "promote", "accept", "rejoin"]
 
 FIRST_CONTACT: Final = 1.0  # seconds until a contact is tried once there is no neighbour (upstream's)
 MAX_CONTACT_WAIT: Final = 12  # times ``contact_retry_ms``, which makes it a minute; a guess
+NAME_ROUNDS: Final = 3  # requests for names to a full Erlang contact, for each is a few of its many; a guess
+NAME_ROUND: Final = 2.0  # seconds for trying the names of one; a guess
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ class _Pending:
     purpose: Purpose
     deadline: float
     asked: bool = False
-    names_asked: bool = False  # of an Erlang contact that had no room
+    rounds: int = 0  # how often an Erlang contact that had no room was asked for names
     names: tuple[str, ...] = ()  # what it told
 
 
@@ -146,9 +148,9 @@ class Links:
         pending = self._pending[peer]
         led_on = any(name in self._active for name in pending.names)
         if pending.purpose == "join" and self._kinds.get(peer) == "erlang" and not led_on:
-            if not pending.names_asked:  # rule 1: an answer has as many names as the question
-                pending.names_asked = True
-                pending.deadline = self._now + self._neighbor_timeout
+            if pending.rounds < NAME_ROUNDS:  # rule 1: an answer has as many names as the question
+                pending.rounds += 1
+                pending.deadline = self._now + NAME_ROUND
                 self._wake_at(pending.deadline)
                 self._send(peer, Shuffle(0, (self.name,) * self.config.shuffle_length))
                 return

@@ -54,8 +54,9 @@ class Cache:
             if now - self.seen[id] < self._age:
                 return True
             del self.seen[id]
-        self._gossips.clear()
-        self._bytes = 0
+            gossip = self._gossips.pop(id, None)
+            if gossip is not None:
+                self._bytes -= gossip.size
         return False
 
     def _drop_oldest(self) -> None:

@@ -87,7 +87,10 @@ class Cluster:
             member.offset = (self.rng.random() * 2 - 1) * clocks.offset
             member.rate = 1 + (self.rng.random() * 2 - 1) * clocks.drift_ppm / 1e6
         if self.scenario.wire:
-            member.hyparview_wire, member.plumtree_wire = HyParViewWire(name), PlumtreeWire(name)
+            member.hyparview_wire = member.hyparview_wire or HyParViewWire(name)
+            member.plumtree_wire = member.plumtree_wire or PlumtreeWire(name)
+        else:
+            member.hyparview_wire = member.plumtree_wire = None
         self.tell(member, membership.Started())
         if contact is not None and not self.scenario.join.configured:
             self.tell(member, membership.JoinRequested(contact))
