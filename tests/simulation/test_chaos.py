@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from barrel_p2p.testing import run
+from barrel_p2p.testing import Scenario, run
+from barrel_p2p.testing.scenario import JoinPlan, Network
 
 SEEDS = 100  # some 0.4 s each; ``make sim`` runs more
 
@@ -14,11 +15,12 @@ def test_fifty_nodes_recover_from_chaos(seed: int) -> None:
     """The checkers are on all the time; what they find is the failure."""
     report = run("chaos", seed=seed)
     ready, end = report.phases["ready"], report.phases["end"]
-    assert ready.component == end.component == 1.0
+    assert ready.component > 0.9  # some may still look for a contact
+    assert end.component == 1.0
     assert 45 <= end.nodes <= 60  # some die for good, others come
     chaos, quiet = report.broadcasts
     assert quiet.complete == quiet.count == 10
-    assert chaos.reliability > 0.9
+    assert chaos.reliability > 0.8  # up to half of the nodes are cut off for up to half a minute, again and again
 
 
 def test_a_split_cluster_becomes_one_again() -> None:
@@ -35,3 +37,17 @@ def test_links_are_mended_where_messages_get_lost() -> None:
     assert lossy.reliability > 0.999
     assert report.phases["end"].component == 1.0
     assert report.phases["end"].one_sided <= 4
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_contacts_that_start_together_become_one_cluster(seed: int) -> None:
+    """Each takes a random other one; two pairs that found each other must find out that they are two."""
+    plan = Scenario(
+        name="contacts",
+        nodes=6,
+        seed=seed,
+        duration=60.0,
+        join=JoinPlan(within=0.1, contacts=6, settle=10.0, configured=True),
+        network=Network(connect_failure=0.3),
+    )
+    assert run(plan).phases["end"].component == 1.0

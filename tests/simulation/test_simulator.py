@@ -187,9 +187,11 @@ def test_a_failure_is_one_line_that_shows_it_again(tmp_path: Path) -> None:
         run(path, seed=7, nodes=24)
     text = str(failure.value)
     assert "\n" not in text
-    assert failure.value.replay == f"python -m barrel_p2p.testing {path} --seed 7 --nodes 24"
+    assert failure.value.replay == f"barrel sim {path} --seed 7 --nodes 24"
     assert failure.value.replay in text
-    again = subprocess.run([sys.executable, *failure.value.replay.split()[1:]], capture_output=True, text=True)
+    again = subprocess.run(
+        [sys.executable, "-m", "barrel_p2p.cli", *failure.value.replay.split()[1:]], capture_output=True, text=True
+    )
     assert again.returncode == 1
     assert text in again.stdout
 

@@ -81,6 +81,7 @@ from barrel_p2p.proto.hyparview_links import FIRST_CONTACT, MAX_CONTACT_WAIT, Li
 from barrel_p2p.proto.hyparview_passive import some_of
 
 WALKS_INTERVAL: Final = 1.0  # seconds between two JOINs of a peer that send out walks, one for each neighbour; a guess
+HEARSAY: Final = 15.0  # seconds in which a small cluster hears of its contacts: a shuffle and a half; a guess
 SHUFFLED_ACTIVE: Final = 3  # active peers in a shuffle (the paper's)
 
 
@@ -143,7 +144,7 @@ class HyParView(Links):
         self._pending.clear()
         self._pending_at = None
         self._lost.clear()
-        self._contacted = False
+        self._contacted = None
         self._left = True
         self._out += [StopTimer("shuffle"), StopTimer("contact"), StopTimer("fill"), StopTimer("pending")]
         self._out.append(Notify(Left()))
@@ -382,13 +383,28 @@ class HyParView(Links):
         self._out.append(StartTimer("shuffle", self._now + wait))
 
     def _contact_tick(self) -> None:
-        if self._active and self._contacted:
-            return
         contacts = [p for p in self._contacts if p != self.name and p not in self._pending]
-        if contacts:
-            self._attempt(self._one_of(contacts), "join")
+        if not self._active or self._contacted is None:
+            if contacts:
+                self._attempt(self._one_of(contacts), "join")
+        else:
+            unheard = self._unheard(contacts)
+            if not unheard:
+                return
+            wait = self._contacted + HEARSAY - self._now
+            if wait > 0:
+                self._start_contacts(wait)
+                return
+            self._attempt(self._one_of(unheard), "rejoin")
         retry = self.config.contact_retry_ms / 1000
         self._start_contacts(max(retry, min(2 * self._contact_wait, MAX_CONTACT_WAIT * retry)))
+
+    def _unheard(self, contacts: list[str]) -> list[str]:
+        """Contacts of which nobody spoke, in a cluster so small that everybody hears of everybody: they may be another
+        cluster, which came to be when two contacts found each other and two others did."""
+        if not self._passive.has_room():
+            return []
+        return [peer for peer in contacts if peer not in self._active and peer not in self._passive.names]
 
     def _contacts_found(self, fact: ContactsFound) -> None:
         self._contacts = fact.peers

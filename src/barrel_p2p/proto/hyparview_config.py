@@ -37,8 +37,9 @@ class HyParViewConfig:
     """Limit for the answer of a peer that is connected (a guess: many round trips; upstream waits for
     ``pending_timeout_ms``)."""
     contact_nodes: tuple[str, ...] = ()
-    """Nodes joined through, one after the other: at first until one of them has been a neighbour (else nodes that
-    find each other before they find a contact stay a cluster of their own), later whenever the active view is empty."""
+    """Nodes joined through, one after the other: at first until one of them has been a neighbour and the others are
+    known, at least by name (else nodes that find each other early stay clusters of their own), later whenever the
+    active view is empty."""
     contact_retry_ms: int = 5_000
     """Time between the first two such attempts; doubled from one to the next, up to twelve times as much."""
     rejoin_ms: int = 60_000

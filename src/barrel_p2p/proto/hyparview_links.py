@@ -100,7 +100,7 @@ class Links:
         self._pace = Pace(config)
         self._contacts = config.contact_nodes
         self._contact_wait = 0.0  # seconds until the next attempt to join through one of them
-        self._contacted = False  # a contact was a neighbour since the view was empty last
+        self._contacted: float | None = None  # since when; a contact was a neighbour since the view was empty last
         self._refusals = 0  # since the last shuffle
         self._sent: list[str] = []  # names in our last shuffle
         self._started = self._left = False
@@ -161,7 +161,7 @@ class Links:
                 return
         if led_on:
             del self._pending[peer]
-            self._contacted = True
+            self._contacted = self._now
             self._release(peer)
         else:
             self._attempt_failed(peer, why)
@@ -223,8 +223,8 @@ class Links:
         self._passive.discard(peer)
         self._lingering.pop(peer, None)
         self._lost.discard(peer)
-        if peer in self._contacts:
-            self._contacted = True
+        if peer in self._contacts and self._contacted is None:
+            self._contacted = self._now
         self._out.append(Notify(PeerUp(peer, kind)))
 
     def _evict(self, peer: str) -> None:
@@ -247,7 +247,7 @@ class Links:
         del self._active[peer]
         self._out.append(Notify(PeerDown(peer, reason)))
         if not self._active:
-            self._contacted = False
+            self._contacted = None
             self._start_contacts(min(FIRST_CONTACT, self.config.contact_retry_ms / 1000))
             self._out.append(StartTimer("fill", self._now + FILL_DELAY))
 

@@ -503,6 +503,37 @@ def test_contacts_are_tried_until_one_has_been_a_neighbour() -> None:
     assert "contact" not in node.timers
 
 
+def test_a_contact_that_nobody_speaks_of_is_linked_to() -> None:
+    """Of four contacts two and two may find each other: two clusters."""
+    node = Node(contact_nodes=names("c", "d", "me"))
+    node.fire("contact")
+    [first] = node.connects
+    node.connected(first)
+    joined_at = node.now
+    other = "d" if first == "c" else "c"
+    while not node.connects:
+        node.fire("contact")
+    assert node.now - joined_at >= 15.0
+    assert node.connects == [other]
+    node.connected(other)
+    assert node.sent(other) == [Neighbor(high=True)]
+    node.yes(other)
+    node.fire("contact")
+    assert "contact" not in node.timers
+
+
+def test_a_contact_that_was_heard_of_is_left_alone() -> None:
+    node = Node(contact_nodes=names("c", "d"))
+    node.fire("contact")
+    [first] = node.connects
+    node.connected(first)
+    node.neighbor("x", "y", "z", "w")
+    node.receive(first, ShuffleReply(names("c", "d")))
+    node.fire("contact")
+    assert node.connects == []
+    assert "contact" not in node.timers
+
+
 def test_a_node_that_lost_everybody_turns_to_its_contacts() -> None:
     node = Node(contact_nodes=names("c", "me"))
     node.fire("contact")
