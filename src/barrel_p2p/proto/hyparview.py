@@ -82,6 +82,7 @@ from barrel_p2p.proto.hyparview_passive import some_of
 
 WALKS_INTERVAL: Final = 1.0  # seconds between two JOINs of a peer that send out walks, one for each neighbour; a guess
 HEARSAY: Final = 15.0  # seconds in which a small cluster hears of its contacts: a shuffle and a half; a guess
+MAX_ROUND: Final = 16  # contacts tried one after the other before the next wait; a guess
 SHUFFLED_ACTIVE: Final = 3  # active peers in a shuffle (the paper's)
 
 
@@ -385,8 +386,8 @@ class HyParView(Links):
     def _contact_tick(self) -> None:
         contacts = [p for p in self._contacts if p != self.name and p not in self._pending]
         if not self._active or self._contacted is None:
-            if contacts:
-                self._attempt(self._one_of(contacts), "join")
+            self._round = some_of(contacts, MAX_ROUND, "", self._rng)
+            self._next_contact()
         else:
             unheard = self._unheard(contacts)
             if not unheard:

@@ -73,6 +73,7 @@ class Links:
         "_pending_timeout",
         "_refusals",
         "_rng",
+        "_round",
         "_sent",
         "_started",
         "_walks_sent",
@@ -99,6 +100,7 @@ class Links:
         self._lost = Lost(config, rng)
         self._pace = Pace(config)
         self._contacts = config.contact_nodes
+        self._round: list[str] = []  # contacts to be tried one after the other until one answers
         self._contact_wait = 0.0  # seconds until the next attempt to join through one of them
         self._contacted: float | None = None  # since when; a contact was a neighbour since the view was empty last
         self._refusals = 0  # since the last shuffle
@@ -170,6 +172,7 @@ class Links:
         pending = self._pending.pop(peer)
         if pending.purpose == "join":
             self._out.append(Notify(JoinFailed(peer, f"{peer}: {why}")))
+            self._next_contact()
         elif pending.purpose == "promote":
             self._passive.failed(peer, self._now)
         elif pending.purpose == "rejoin":
@@ -250,6 +253,10 @@ class Links:
             self._contacted = None
             self._start_contacts(min(FIRST_CONTACT, self.config.contact_retry_ms / 1000))
             self._out.append(StartTimer("fill", self._now + FILL_DELAY))
+
+    def _next_contact(self) -> None:
+        if self._round and not self._left and (not self._active or self._contacted is None):
+            self._attempt(self._round.pop(), "join")
 
     def _start_contacts(self, wait: float) -> None:
         if self.config.contact_nodes and self._started and not self._left:
