@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from .errors import (
     AuthError,
+    BadTag,
     BarrelError,
     CallError,
     CallTimeout,
@@ -32,17 +33,29 @@ from .errors import (
     ExitReason,
     HandshakeError,
     InternalError,
+    MigrationDisabled,
+    MigrationError,
+    MigrationTimeout,
     NameTaken,
     NodeDown,
     NoProc,
     NotConnected,
+    NotDialer,
     NotInProcess,
+    NotSupported,
     ProtocolError,
     ReceiveConflict,
     RemoteError,
     StartError,
+    StreamClosed,
+    StreamError,
+    StreamLost,
+    StreamRefused,
+    StreamReset,
+    StreamStopped,
 )
-from .node.node import Node, OverlayStatistics, PeerInfo, PeerStatistics, Statistics
+from .node.node import Node, OverlayStatistics, PathStats, PeerInfo, PeerStatistics, Statistics
+from .node.options import Way
 from .process import io
 from .process.api import (
     Timer,
@@ -74,6 +87,7 @@ from .process.gen_server import IGNORE, NOREPLY, GenServer, Reply, Stop
 from .process.io import group_leader
 from .process.names import global_, via
 from .process.supervisor import Supervisor
+from .services.stream import Stream
 from .term.types import Atom, BitString, Export, Fun, ImproperList, Pid, Port, Reference
 
 __all__ = [
@@ -81,6 +95,7 @@ __all__ = [
     "NOREPLY",
     "Atom",
     "AuthError",
+    "BadTag",
     "BarrelError",
     "BitString",
     "CallError",
@@ -98,13 +113,19 @@ __all__ = [
     "HandshakeError",
     "ImproperList",
     "InternalError",
+    "MigrationDisabled",
+    "MigrationError",
+    "MigrationTimeout",
     "NameTaken",
     "NoProc",
     "Node",
     "NodeDown",
     "NotConnected",
+    "NotDialer",
     "NotInProcess",
+    "NotSupported",
     "OverlayStatistics",
+    "PathStats",
     "PeerInfo",
     "PeerStatistics",
     "Pid",
@@ -117,8 +138,16 @@ __all__ = [
     "StartError",
     "Statistics",
     "Stop",
+    "Stream",
+    "StreamClosed",
+    "StreamError",
+    "StreamLost",
+    "StreamRefused",
+    "StreamReset",
+    "StreamStopped",
     "Supervisor",
     "Timer",
+    "Way",
     "alias",
     "call",
     "cancel_timer",

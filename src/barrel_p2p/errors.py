@@ -156,6 +156,64 @@ class ChannelOverflow(BarrelError):
     """More was sent to a busy node without an await point than the hard limit allows; the channel was closed."""
 
 
+# --- streams and paths --------------------------------------------------------------------------------------------
+
+
+class NotSupported(BarrelError):
+    """This node's carrier has no such thing: streams and paths need QUIC, ``proto_dist="barrel_p2p"``."""
+
+
+class StreamError(BarrelError):
+    """A stream did not do what was asked; subclasses say why."""
+
+
+class BadTag(StreamError, ValueError):
+    """A tag has 1 to 255 bytes and does not begin with ``barrel_p2p:``, which is reserved."""
+
+
+class StreamClosed(StreamError):
+    """This side has ended that half of the stream: it was closed, reset, stopped, or its owner died."""
+
+
+class StreamReset(StreamError):
+    """The peer ended the stream before it was complete. What it had sent before may be lost.
+
+    ``code`` is the number it gave, 0 when the owner of its side died.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StreamStopped(StreamReset):
+    """The peer reads no more of what we write; what it sends may go on. ``code`` is the number it gave."""
+
+
+class StreamRefused(StreamReset):
+    """Nobody accepts the tag over there (code 0x100). Right after a connection came up it may be worth another try."""
+
+
+class StreamLost(StreamError, NotConnected):
+    """The connection to the peer ended, and this stream with it."""
+
+
+class MigrationError(BarrelError):
+    """A connection did not move to a new path; it is where it was before."""
+
+
+class MigrationTimeout(MigrationError, TimeoutError):
+    """Nothing came on the new path in time. The connection went back to the old one."""
+
+
+class MigrationDisabled(MigrationError):
+    """The peer said when the connection was made that it must not move (``disable_active_migration``)."""
+
+
+class NotDialer(MigrationError):
+    """The peer made this connection, so only it can move it, and it can't be asked to."""
+
+
 class RemoteError(BarrelError):
     """A remote function raised: ``kind`` is error, exit or throw, ``reason`` the term, ``stack`` what came with it."""
 

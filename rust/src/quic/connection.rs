@@ -1,26 +1,27 @@
 //! One QUIC connection: quinn-proto's state machine, and what the distribution makes of its streams.
 //!
 //! Streams are told apart by their number alone, as Erlang does: below 68 (dialer's, even) or 65 (acceptor's, odd)
-//! everything but stream 0 carries distribution data, above it are user streams. Until `start_dist` only the
+//! everything but stream 0 carries distribution data, above it are user streams (streams.rs). Until `start_dist` only the
 //! authentication streams (the first unidirectional one of each side) and stream 0 are read; the rest waits in
 //! quinn's buffers, bounded by the small window of an unauthenticated connection.
 
 use super::channel::{Channel, State};
+use super::meter::Meter;
 use super::options::{varint, Options};
 use super::reason::{close_reason, CloseReason};
+use super::streams::UserStreams;
 use super::Event;
 use crate::frame::{Deframer, Limits, RawMessage};
 use bytes::Bytes;
 use quinn_proto::{Dir, ReadError, Side, StreamEvent, StreamId, VarInt};
 use rustls::pki_types::CertificateDer;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Streams of each side that carry distribution data (QUIC_DIST_DATA_STREAMS in Erlang's quic_dist).
 const DATA_STREAMS: u64 = 16;
-/// What a refused user stream is reset with, as Erlang does when nobody accepts its streams.
-const REFUSED: u32 = 0x100;
 /// Bytes read from a stream at a time, so that a batch ends near its bound.
 const READ_SIZE: usize = 32 << 10;
 /// Below this a frame is copied into quinn, and the buffer reused; above, the buffer itself is handed over.
@@ -57,10 +58,27 @@ pub struct Connection {
     deframer: Option<Deframer>,
     unauthenticated_bytes: u64,
     dist_stream: Option<u64>,
-    /// Frames that QUIC had no room for.
+    /// Frames that there was no room for.
     dist_rest: Option<Bytes>,
+    /// Frames before those, of which QUIC took the first part; they count as held already.
+    dist_partly: Option<Bytes>,
     dist_blocked: bool,
+    /// What QUIC holds of our messages.
+    dist_held: Meter,
     outgoing: BTreeMap<u64, Outgoing>,
+    pub user: UserStreams,
+    /// Where it is, and how often it moved.
+    pub path: Path,
+}
+
+/// The addresses of a connection, and what became of the last move.
+pub struct Path {
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    /// How often either end changed its address, in an active migration or behind a NAT.
+    pub moves: u64,
+    /// We moved, and nothing valid came to the new socket yet.
+    pub unproven: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,12 +116,21 @@ impl Connection {
         handle: quinn_proto::ConnectionHandle,
         quic: quinn_proto::Connection,
         local: bool,
+        address: SocketAddr,
     ) -> Self {
+        let is_dialer = quic.side().is_client();
         Self {
+            user: UserStreams::new(channel.id, is_dialer),
+            path: Path {
+                local: address,
+                peer: quic.remote_address(),
+                moves: 0,
+                unproven: false,
+            },
             channel,
             fd,
             handle,
-            is_dialer: quic.side().is_client(),
+            is_dialer,
             quic,
             local,
             phase: Phase::Handshaking,
@@ -123,7 +150,9 @@ impl Connection {
             unauthenticated_bytes: 0,
             dist_stream: None,
             dist_rest: None,
+            dist_partly: None,
             dist_blocked: false,
+            dist_held: Meter::default(),
             outgoing: BTreeMap::new(),
         }
     }
@@ -155,7 +184,7 @@ impl Connection {
     /// Bytes that `write` queued and QUIC has not taken.
     pub fn unwritten(&self) -> usize {
         let chunks = self.outgoing.values().flat_map(|out| &out.chunks);
-        chunks.map(Bytes::len).sum()
+        chunks.map(Bytes::len).sum::<usize>() + self.user.queued()
     }
 
     pub fn reset(&mut self, stream: u64, code: u64) {
@@ -168,7 +197,12 @@ impl Connection {
     }
 
     /// From now on data streams are deframed, and `Channel` takes messages.
-    pub fn start_dist(&mut self, limits: Limits, options: &Options) -> Result<(), String> {
+    pub fn start_dist(
+        &mut self,
+        now: Instant,
+        limits: Limits,
+        options: &Options,
+    ) -> Result<(), String> {
         if self.phase != Phase::Unauthenticated {
             return Err(format!(
                 "start_dist on a connection that is {:?}",
@@ -195,7 +229,7 @@ impl Connection {
         self.quic.set_receive_window(varint(options.receive_window));
         self.channel.open(limits.fragments);
         for stream in std::mem::take(&mut self.deferred) {
-            self.mark_readable(stream);
+            self.stream_has_data(stream, now, options);
         }
         self.unflushed = true;
         Ok(())
@@ -247,12 +281,12 @@ impl Connection {
     // --- what happened ---------------------------------------------------------------------------------------------
 
     /// Takes quinn's events; afterwards `has_news` says whether `collect` has something.
-    pub fn poll(&mut self) {
+    pub fn poll(&mut self, now: Instant, options: &Options) {
         while let Some(event) = self.quic.poll() {
             match event {
                 quinn_proto::Event::Connected => self.connected(),
                 quinn_proto::Event::ConnectionLost { reason } => self.end(close_reason(reason)),
-                quinn_proto::Event::Stream(event) => self.stream_event(event),
+                quinn_proto::Event::Stream(event) => self.stream_event(event, now, options),
                 _ => {}
             }
         }
@@ -272,17 +306,19 @@ impl Connection {
         });
     }
 
-    fn stream_event(&mut self, event: StreamEvent) {
+    fn stream_event(&mut self, event: StreamEvent, now: Instant, options: &Options) {
         match event {
             StreamEvent::Opened { dir } => {
                 while let Some(id) = self.quic.streams().accept(dir) {
-                    self.stream_has_data(id.into());
+                    self.stream_has_data(id.into(), now, options);
                 }
             }
-            StreamEvent::Readable { id } => self.stream_has_data(id.into()),
+            StreamEvent::Readable { id } => self.stream_has_data(id.into(), now, options),
             StreamEvent::Writable { id } => {
                 if Some(u64::from(id)) == self.dist_stream {
                     self.dist_blocked = false;
+                } else {
+                    self.user.writable(id.into());
                 }
                 self.unflushed = true;
             }
@@ -291,17 +327,34 @@ impl Connection {
                     CloseReason::new("protocol", "the peer stopped the stream of our messages")
                 });
             }
-            StreamEvent::Stopped { id, .. } | StreamEvent::Finished { id } => {
+            StreamEvent::Stopped { id, error_code } => {
                 self.outgoing.remove(&id.into());
+                let events = &mut self.events;
+                self.user
+                    .stopped(&mut self.quic, id.into(), error_code.into(), events);
+                self.unflushed = true;
+            }
+            StreamEvent::Finished { id } => {
+                self.outgoing.remove(&id.into());
+                self.user.finished(id.into(), &mut self.events);
+            }
+            StreamEvent::Available { dir: Dir::Bi } => {
+                self.events
+                    .push_back(Event::StreamsAvailable { id: self.id() });
             }
             StreamEvent::Available { .. } => {}
         }
     }
 
-    fn stream_has_data(&mut self, stream: u64) {
+    fn stream_has_data(&mut self, stream: u64, now: Instant, options: &Options) {
         let early = stream == 0 || is_auth(stream);
         match self.phase {
             Phase::Closed => {}
+            Phase::Distribution if is_user(stream) => {
+                self.user
+                    .arrived(&mut self.quic, stream, now, options, &mut self.events);
+                self.unflushed = true;
+            }
             Phase::Distribution => self.mark_readable(stream),
             _ if early => self.mark_readable(stream),
             _ if self.deferred.contains(&stream) => {}
@@ -321,6 +374,7 @@ impl Connection {
         self.channel.close();
         self.outgoing.clear();
         self.dist_rest = None;
+        self.dist_partly = None;
         self.suspicion = None;
         self.unflushed = true;
         self.lost.get_or_insert(reason);
@@ -370,6 +424,29 @@ impl Connection {
         }
     }
 
+    /// Whether the peer said in its transport parameters that nobody may move.
+    pub fn forbids_migration(&self) -> bool {
+        const DISABLE_ACTIVE_MIGRATION: u64 = 0x0c;
+        let parameters = self.quic.crypto_session().transport_parameters();
+        let Ok(Some(parameters)) = parameters else {
+            return false;
+        };
+        // quinn keeps the field to itself, but writes it as it read it.
+        let mut encoded = Vec::new();
+        parameters.write(&mut encoded);
+        let mut rest = &encoded[..];
+        while let (Some(id), Some(length)) = (take_varint(&mut rest), take_varint(&mut rest)) {
+            if id == DISABLE_ACTIVE_MIGRATION {
+                return true;
+            }
+            let Some(after) = rest.get(length as usize..) else {
+                break;
+            };
+            rest = after;
+        }
+        false
+    }
+
     pub fn frames_received(&self) -> u64 {
         let frames = self.quic.stats().frame_rx;
         frames.acks + frames.ping + frames.stream + frames.crypto + frames.max_data
@@ -402,11 +479,35 @@ impl Connection {
                     self.close(now, 0, &reason.text.clone(), reason.clone());
                     self.lost = None;
                 }
+                self.user.close(&mut self.quic, out);
                 out.push(Event::Closed {
                     id: self.id(),
                     reason,
                 });
             }
+        }
+    }
+
+    /// Refuses user streams whose tag is late.
+    pub fn expire_preambles(&mut self, now: Instant) {
+        self.unflushed |= self.user.expire(&mut self.quic, now);
+    }
+
+    /// Notes that a datagram came to the socket of this connection (`current`) or to one that it left.
+    pub fn note_path(&mut self, current: bool, frames_before: Option<u64>) {
+        let peer = self.quic.remote_address();
+        if peer != self.path.peer {
+            self.path.peer = peer;
+            self.path.moves += 1;
+        }
+        // What is valid and came to the new socket was sent to its address: the peer has learnt it, and both ways work.
+        if self.path.unproven
+            && current
+            && frames_before.is_some_and(|before| before != self.frames_received())
+        {
+            self.path.unproven = false;
+            self.path.moves += 1;
+            self.events.push_back(Event::Moved { id: self.id() });
         }
     }
 
@@ -426,9 +527,6 @@ impl Connection {
                 self.read_handshake(stream, options)
             } else if stream == 0 || is_auth(stream) {
                 self.read_ticks(stream);
-                Ok(())
-            } else if is_user(stream) {
-                self.refuse(stream);
                 Ok(())
             } else {
                 self.read_messages(stream, budget, &mut batch)
@@ -493,18 +591,6 @@ impl Connection {
         }
     }
 
-    /// Nobody takes user streams yet.
-    fn refuse(&mut self, stream: u64) {
-        let id = stream_id(stream);
-        let code = VarInt::from_u32(REFUSED);
-        // Both fail only if the stream has ended meanwhile.
-        let _ = self.quic.recv_stream(id).stop(code);
-        if self.sendable(stream).is_some() {
-            let _ = self.quic.send_stream(id).reset(code);
-        }
-        self.unflushed = true;
-    }
-
     fn read_messages(
         &mut self,
         stream: u64,
@@ -544,7 +630,7 @@ impl Connection {
     // --- writing ---------------------------------------------------------------------------------------------------
 
     /// Gives QUIC what it takes of everything queued. `Writable` may follow from it.
-    pub fn write_streams(&mut self) {
+    pub fn write_streams(&mut self, options: &Options) {
         self.channel
             .dirty
             .store(false, std::sync::atomic::Ordering::Release);
@@ -552,9 +638,10 @@ impl Connection {
             return;
         }
         self.write_handshake();
-        if self.write_messages() {
+        if self.write_messages(options) {
             self.events.push_back(Event::Writable { id: self.id() });
         }
+        self.user.pump(&mut self.quic, options, &mut self.events);
     }
 
     fn write_handshake(&mut self) {
@@ -585,7 +672,7 @@ impl Connection {
     }
 
     /// Moves encoded messages into QUIC; true if the queue fell below the low-water mark.
-    fn write_messages(&mut self) -> bool {
+    fn write_messages(&mut self, options: &Options) -> bool {
         let Some(stream) = self.dist_stream else {
             return false;
         };
@@ -593,22 +680,13 @@ impl Connection {
         // While QUIC has no room, messages gather in the channel's one buffer. A blocked stream is not tried again:
         // quinn would announce it with a frame that Erlang's stack takes badly on a young stream.
         while !self.dist_blocked {
-            let mut chunk = match self.dist_rest.take() {
-                Some(rest) => rest,
-                None => {
-                    let staged = self.channel.take();
-                    if staged.is_empty() {
-                        self.channel.recycle(staged);
-                        break;
-                    }
-                    if staged.len() < COPY_BELOW {
-                        let copy = Bytes::copy_from_slice(&staged);
-                        self.channel.recycle(staged);
-                        copy
-                    } else {
-                        Bytes::from(staged)
-                    }
-                }
+            let held = self.dist_held.level();
+            let room = (options.send_window as usize).saturating_sub(held);
+            if room == 0 && self.dist_partly.is_none() {
+                break; // what is acknowledged makes room
+            }
+            let Some(mut chunk) = self.dist_partly.take().or_else(|| self.next_frames(room)) else {
+                break;
             };
             let whole = chunk.len();
             let mut send = self.quic.send_stream(stream_id(stream));
@@ -616,12 +694,12 @@ impl Connection {
                 Ok(written) => {
                     writable |= self.channel.written(written.bytes);
                     if written.bytes < whole {
-                        self.dist_rest = Some(chunk);
+                        self.dist_partly = Some(chunk);
                     }
                 }
                 Err(quinn_proto::WriteError::Blocked) => {
                     self.dist_blocked = true;
-                    self.dist_rest = Some(chunk);
+                    self.dist_partly = Some(chunk);
                 }
                 Err(_) => {
                     self.lost.get_or_insert_with(|| {
@@ -632,6 +710,31 @@ impl Connection {
             }
         }
         writable
+    }
+
+    /// The next frames for QUIC, at most `room` bytes of them, counted as held by it.
+    fn next_frames(&mut self, room: usize) -> Option<Bytes> {
+        let mut chunk = match self.dist_rest.take() {
+            Some(rest) => rest,
+            None => {
+                let staged = self.channel.take();
+                if staged.is_empty() {
+                    self.channel.recycle(staged);
+                    return None;
+                }
+                if staged.len() < COPY_BELOW {
+                    let copy = Bytes::copy_from_slice(&staged);
+                    self.channel.recycle(staged);
+                    copy
+                } else {
+                    Bytes::from(staged)
+                }
+            }
+        };
+        if chunk.len() > room {
+            self.dist_rest = Some(chunk.split_off(room));
+        }
+        Some(self.dist_held.count(chunk, None))
     }
 
     /// The stream as one that we may send on, or None.
@@ -659,10 +762,20 @@ fn is_auth(stream: u64) -> bool {
     stream == 2 || stream == 3
 }
 
-fn is_user(stream: u64) -> bool {
-    stream >= if stream & 1 == 0 { 68 } else { 65 }
+/// Streams above those of the distribution; a unidirectional one never is, for it has no way back.
+pub fn is_user(stream: u64) -> bool {
+    stream & 2 == 0 && stream >= if stream & 1 == 0 { 68 } else { 65 }
 }
 
 fn stream_id(id: u64) -> StreamId {
     VarInt::from_u64(id).unwrap_or(VarInt::MAX).into()
+}
+
+fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    let first = *rest.first()?;
+    let length = 1 << (first >> 6);
+    let bytes = rest.get(..length)?;
+    *rest = &rest[length..];
+    let high = u64::from(first & 0x3f);
+    Some(bytes[1..].iter().fold(high, |v, b| v << 8 | u64::from(*b)))
 }

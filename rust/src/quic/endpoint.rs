@@ -5,6 +5,7 @@ use super::connection::{Budget, Connection, Phase};
 use super::options::Options;
 use super::reason::CloseReason;
 use super::socket::{Arena, Socket, ARENA, MAX_SEND};
+use super::streams::UserStreams;
 use super::{tls, Event, Link};
 use crate::frame::Limits;
 use bytes::BytesMut;
@@ -14,7 +15,7 @@ use quinn_proto::{
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::RawFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// Datagram batches read in one call, so that a flood on one socket leaves time for the others.
 const RECEIVE_ROUNDS: usize = 4;
+/// Sockets that one connection left and that are read still; older ones are given up at once.
+const MAX_LEFT: usize = 8;
 /// When the kernel has no room for a packet, or work is left over, try again after this.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -40,6 +43,8 @@ pub struct Core {
     arena: Arena,
     packet: Vec<u8>,
     detached: Vec<RawFd>,
+    /// Sockets that connections moved away from; what still comes to them belongs to the connection.
+    left: BTreeMap<RawFd, Left>,
     /// When the event loop will call `drive` at the latest, as far as it was told.
     armed: Option<Instant>,
 }
@@ -52,6 +57,37 @@ struct Endpoint {
     /// The local address of the socket, with an unspecified IP for a listener on all interfaces.
     address: SocketAddr,
     is_listener: bool,
+}
+
+/// A socket that a connection moved away from.
+struct Left {
+    socket: Socket,
+    /// The key of the endpoint it belongs to.
+    endpoint: RawFd,
+    state: LeftState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LeftState {
+    /// The new path is unproven, and the connection may come back.
+    Needed,
+    /// What is on its way is read until then.
+    Lingering(Instant),
+    /// The event loop was told to forget it.
+    Offered,
+}
+
+/// Why a connection can't move.
+#[derive(Debug)]
+pub enum MoveError {
+    NotConnected,
+    /// Only who dialed can move.
+    NotDialer,
+    /// The peer's transport parameters forbid it.
+    Forbidden,
+    /// The last move is not proven yet.
+    Moving,
+    Socket(io::Error),
 }
 
 /// Settings for peers on this host, and for all others.
@@ -122,6 +158,7 @@ impl Core {
             .map_err(SetupError::Identity)?;
         let server = |transport: &Arc<TransportConfig>| {
             let mut config = ServerConfig::with_crypto(crypto.clone());
+            config.migration(options.refuse_migration == 0);
             config.transport_config(transport.clone());
             let mut tokens = ValidationTokenConfig::default();
             tokens.sent(0);
@@ -146,6 +183,7 @@ impl Core {
             arena: Arena::default(),
             packet: Vec::with_capacity(MAX_SEND + 2048),
             detached: Vec::new(),
+            left: BTreeMap::new(),
             armed: None,
         };
         if let Some(socket) = socket {
@@ -167,14 +205,20 @@ impl Core {
         Some((fd, self.endpoints.get(&fd)?.address))
     }
 
-    /// Dials; the handshake starts with the next `flush`.
+    /// Dials; the handshake starts with the next `flush`. A socket of the caller's is used as it is, bound and
+    /// perhaps connected; without one there is a new one.
     pub fn connect(
         &mut self,
         peer: SocketAddr,
         server_name: &str,
+        given: Option<UdpSocket>,
         now: Instant,
     ) -> io::Result<Link> {
-        let socket = Socket::connect(peer, self.options.socket_buffer as usize)?;
+        let buffer = self.options.socket_buffer as usize;
+        let socket = match given {
+            Some(socket) => Socket::given(socket, peer, buffer)?,
+            None => Socket::connect(peer, peer, buffer)?,
+        };
         let local = socket.local_address()?;
         let same_host = is_same_host(peer.ip(), Some(local.ip()));
         let fd = self.add_endpoint(socket, None)?;
@@ -189,6 +233,151 @@ impl Core {
             }
         };
         Ok(self.add_connection(fd, handle, quic, peer, local, same_host))
+    }
+
+    /// Moves a dialed connection to a new socket, and asks the peer for a sign there; `Moved` follows.
+    ///
+    /// `to` is where the packets go from now on, such as another relay; the peer's address if there is none.
+    pub fn migrate(
+        &mut self,
+        id: u64,
+        to: Option<SocketAddr>,
+        given: Option<UdpSocket>,
+    ) -> Result<(RawFd, SocketAddr), MoveError> {
+        let buffer = self.options.socket_buffer as usize;
+        let connection = self
+            .connections
+            .get_mut(&id)
+            .filter(|c| c.phase != Phase::Closed)
+            .ok_or(MoveError::NotConnected)?;
+        if !connection.is_dialer {
+            return Err(MoveError::NotDialer);
+        }
+        if connection.path.unproven {
+            return Err(MoveError::Moving);
+        }
+        if connection.forbids_migration() {
+            return Err(MoveError::Forbidden);
+        }
+        let peer = connection.quic.remote_address();
+        let endpoint = self
+            .endpoints
+            .get(&connection.fd)
+            .ok_or(MoveError::NotConnected)?;
+        let to = to.unwrap_or(endpoint.socket.destination().unwrap_or(peer));
+        let socket = match given {
+            Some(socket) => Socket::given(socket, peer, buffer),
+            None => Socket::connect(to, peer, buffer),
+        };
+        let socket = socket.map_err(MoveError::Socket)?;
+        let local = socket.local_address().map_err(MoveError::Socket)?;
+        let fd = socket.fd();
+        let old = connection.fd;
+        self.change_socket(id, old, socket, local)
+            .ok_or(MoveError::NotConnected)?;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.path.unproven = true;
+        }
+        self.limit_left(fd);
+        Ok((fd, local))
+    }
+
+    /// Goes back to the socket that the connection left last, if the new path is not proven yet.
+    pub fn migrate_back(&mut self, id: u64) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return false;
+        };
+        if !connection.path.unproven {
+            return false;
+        }
+        connection.path.unproven = false;
+        let current = connection.fd;
+        let last = self
+            .left
+            .iter()
+            .find(|(_, left)| left.endpoint == current && left.state == LeftState::Needed)
+            .map(|(fd, _)| *fd);
+        let Some(left) = last.and_then(|fd| self.left.remove(&fd)) else {
+            return false;
+        };
+        let Ok(local) = left.socket.local_address() else {
+            return false;
+        };
+        let now = Instant::now();
+        self.change_socket(id, current, left.socket, local);
+        if let Some(left) = self.left.get_mut(&current) {
+            left.state = LeftState::Lingering(now);
+        }
+        true
+    }
+
+    /// Puts `socket` in the place of the one with the number `old`, which is read for a while yet.
+    fn change_socket(
+        &mut self,
+        id: u64,
+        old: RawFd,
+        socket: Socket,
+        local: SocketAddr,
+    ) -> Option<()> {
+        let mut endpoint = self.endpoints.remove(&old)?;
+        let fd = socket.fd();
+        let left = Left {
+            socket: std::mem::replace(&mut endpoint.socket, socket),
+            endpoint: fd,
+            state: LeftState::Needed,
+        };
+        endpoint.address = local;
+        self.endpoints.insert(fd, endpoint);
+        for earlier in self.left.values_mut().filter(|l| l.endpoint == old) {
+            earlier.endpoint = fd;
+        }
+        self.left.insert(old, left);
+        let connection = self.connections.get_mut(&id)?;
+        connection.fd = fd;
+        connection.path.local = local;
+        connection.suspicion = None;
+        // The peer learns of the new address by this packet.
+        connection.quic.local_address_changed();
+        connection.unflushed = true;
+        Some(())
+    }
+
+    /// Keeps few sockets that were left, however often a connection moves.
+    fn limit_left(&mut self, endpoint: RawFd) {
+        let mine = self.left.iter().filter(|(_, l)| l.endpoint == endpoint);
+        let mut waiting: Vec<_> = mine
+            .filter_map(|(fd, left)| match left.state {
+                LeftState::Lingering(until) => Some((until, *fd)),
+                _ => None,
+            })
+            .collect();
+        waiting.sort_unstable();
+        let surplus = (waiting.len() + 1).saturating_sub(MAX_LEFT);
+        for (_, fd) in waiting.into_iter().take(surplus) {
+            if let Some(left) = self.left.get_mut(&fd) {
+                left.state = LeftState::Lingering(Instant::now());
+            }
+        }
+    }
+
+    /// The last move of a connection is proven: the socket before it is needed for what is on its way only.
+    fn release_left(&mut self, endpoint: RawFd, now: Instant) {
+        let until = now + Duration::from_millis(self.options.linger_ms);
+        for left in self.left.values_mut() {
+            if left.endpoint == endpoint && left.state == LeftState::Needed {
+                left.state = LeftState::Lingering(until);
+            }
+        }
+    }
+
+    /// Offers sockets for release that were left long enough ago.
+    fn expire_left(&mut self, now: Instant) {
+        for (fd, left) in &mut self.left {
+            if matches!(left.state, LeftState::Lingering(until) if until <= now) {
+                left.state = LeftState::Offered;
+                self.detached.push(*fd);
+            }
+        }
     }
 
     /// Reads what arrived on one socket and adds what came of it to `out`.
@@ -223,8 +412,9 @@ impl Core {
             let Some(endpoint) = self.endpoints.get_mut(&connection.fd) else {
                 continue;
             };
+            let options = &self.options;
             guarded(connection, |connection| {
-                transmit(connection, endpoint, &mut self.packet, now)
+                transmit(connection, endpoint, &mut self.packet, now, options)
             });
             if connection.has_news() && !connection.ready {
                 connection.ready = true;
@@ -265,13 +455,43 @@ impl Core {
     pub fn timer(&self) -> Option<Instant> {
         let timers = self.connections.values().flat_map(|c| {
             let probe = c.suspicion.as_ref().map(|s| s.next_probe);
-            c.timer.into_iter().chain(probe).chain(c.handshake_deadline)
+            let timers = c.timer.into_iter().chain(probe).chain(c.handshake_deadline);
+            timers.chain(c.user.next_deadline())
         });
-        timers.min()
+        let left = self.left.values().filter_map(|left| match left.state {
+            LeftState::Lingering(until) => Some(until),
+            _ => None,
+        });
+        timers.chain(left).min()
     }
 
     pub fn connection(&mut self, id: u64) -> Option<&mut Connection> {
         self.connections.get_mut(&id)
+    }
+
+    /// Opens a user stream: Some(None) if the peer allows no further one now, None without a connection.
+    pub fn open_stream(&mut self, id: u64) -> Option<Option<u64>> {
+        let connection = self.connections.get_mut(&id)?;
+        if connection.phase != Phase::Distribution {
+            return None;
+        }
+        let (quic, options) = (&mut connection.quic, &self.options);
+        Some(connection.user.open(quic, options))
+    }
+
+    /// Does something to the user streams of a connection, if it still exists; what comes of it is sent.
+    pub fn with_streams<T>(
+        &mut self,
+        id: u64,
+        step: impl FnOnce(&mut UserStreams, &mut quinn_proto::Connection, &Options) -> T,
+    ) -> Option<T> {
+        let connection = self.connections.get_mut(&id)?;
+        if connection.broken || connection.phase != Phase::Distribution {
+            return None;
+        }
+        connection.unflushed = true;
+        let result = step(&mut connection.user, &mut connection.quic, &self.options);
+        Some(result)
     }
 
     pub fn start_dist(&mut self, id: u64, fragments: bool, max_frame: usize) -> Result<(), String> {
@@ -286,7 +506,7 @@ impl Core {
             .connections
             .get_mut(&id)
             .ok_or("the connection is closed")?;
-        connection.start_dist(limits, &self.options)?;
+        connection.start_dist(Instant::now(), limits, &self.options)?;
         self.mark(id);
         Ok(())
     }
@@ -303,6 +523,9 @@ impl Core {
 
     /// Closes the socket of a dialed connection after `Detached`; the event loop must not watch it any more.
     pub fn release(&mut self, fd: RawFd) {
+        if self.left.remove(&fd).is_some() {
+            return;
+        }
         if self
             .endpoints
             .get(&fd)
@@ -320,11 +543,12 @@ impl Core {
         self.flush(now, Vec::new());
         self.connections.clear();
         self.endpoints.clear();
+        self.left.clear();
         self.ready.clear();
     }
 
     pub fn fds(&self) -> impl Iterator<Item = RawFd> + '_ {
-        self.endpoints.keys().copied()
+        self.endpoints.keys().chain(self.left.keys()).copied()
     }
 
     pub fn is_idle(&self) -> bool {
@@ -387,7 +611,7 @@ impl Core {
         let high_water = self.options.send_high_water as usize;
         let low_water = self.options.send_low_water as usize;
         let channel = Arc::new(Channel::new(id, high_water, low_water));
-        let connection = Connection::new(channel.clone(), fd, handle, quic, same_host);
+        let connection = Connection::new(channel.clone(), fd, handle, quic, same_host, local);
         let is_dialer = connection.is_dialer;
         self.connections.insert(id, connection);
         if let Some(endpoint) = self.endpoints.get_mut(&fd) {
@@ -405,18 +629,24 @@ impl Core {
     fn read_socket(&mut self, fd: RawFd, now: Instant) -> io::Result<()> {
         let mut touched = Vec::new();
         let mut result = Ok(());
+        let mut key = fd;
         for _ in 0..RECEIVE_ROUNDS {
-            let Some(endpoint) = self.endpoints.get_mut(&fd) else {
-                return Ok(());
+            let socket = match (self.endpoints.get_mut(&fd), self.left.get_mut(&fd)) {
+                (Some(endpoint), _) => &mut endpoint.socket,
+                (None, Some(left)) => {
+                    key = left.endpoint;
+                    &mut left.socket
+                }
+                (None, None) => return Ok(()),
             };
-            let count = match endpoint.socket.receive(&mut self.arena) {
+            let count = match socket.receive(&mut self.arena) {
                 Ok(count) => count,
                 Err(e) => {
                     result = Err(e);
                     break;
                 }
             };
-            self.handle_datagrams(fd, count, now, &mut touched);
+            self.handle_datagrams(key, count, key == fd, now, &mut touched);
             if count < ARENA {
                 break;
             }
@@ -424,13 +654,24 @@ impl Core {
         touched.sort_unstable();
         touched.dedup();
         for id in touched {
-            self.pump(id);
+            self.pump(id, now);
         }
-        self.suspect_unreachable(fd, now);
+        if key == fd {
+            self.suspect_unreachable(fd, now);
+        } else if let Some(left) = self.left.get_mut(&fd) {
+            left.socket.take_unreachable(); // it is no path any more
+        }
         result
     }
 
-    fn handle_datagrams(&mut self, fd: RawFd, count: usize, now: Instant, touched: &mut Vec<u64>) {
+    fn handle_datagrams(
+        &mut self,
+        fd: RawFd,
+        count: usize,
+        current: bool,
+        now: Instant,
+        touched: &mut Vec<u64>,
+    ) {
         let mut incoming = Vec::new();
         let Some(endpoint) = self.endpoints.get_mut(&fd) else {
             return;
@@ -456,7 +697,11 @@ impl Core {
                         continue;
                     };
                     if let Some(connection) = self.connections.get_mut(id) {
-                        guarded(connection, |c| c.quic.handle_event(event));
+                        guarded(connection, |c| {
+                            let before = c.path.unproven.then(|| c.frames_received());
+                            c.quic.handle_event(event);
+                            c.note_path(current, before);
+                        });
                         connection.unflushed = true;
                         touched.push(*id);
                     }
@@ -532,9 +777,17 @@ impl Core {
     }
 
     /// Takes quinn's events of one connection.
-    fn pump(&mut self, id: u64) {
+    fn pump(&mut self, id: u64, now: Instant) {
+        let mut settled = None;
         if let Some(connection) = self.connections.get_mut(&id) {
-            guarded(connection, Connection::poll);
+            let options = &self.options;
+            guarded(connection, |c| c.poll(now, options));
+            settled =
+                (connection.path.moves > 0 && !connection.path.unproven && connection.is_dialer)
+                    .then_some(connection.fd);
+        }
+        if let Some(fd) = settled {
+            self.release_left(fd, now);
         }
         self.mark(id);
     }
@@ -557,6 +810,10 @@ impl Core {
                 });
                 due.push(*id);
             }
+            if connection.user.next_deadline().is_some_and(|at| at <= now) {
+                guarded(connection, |c| c.expire_preambles(now));
+                due.push(*id);
+            }
             if connection.timer.is_some_and(|timer| timer <= now) {
                 guarded(connection, |c| c.quic.handle_timeout(now));
                 connection.unflushed = true;
@@ -564,8 +821,9 @@ impl Core {
             }
         }
         for id in due {
-            self.pump(id);
+            self.pump(id, now);
         }
+        self.expire_left(now);
     }
 
     fn suspect_unreachable(&mut self, fd: RawFd, now: Instant) {
@@ -629,6 +887,12 @@ impl Core {
             endpoint.handles.remove(&connection.handle);
             if !endpoint.is_listener {
                 self.detached.push(connection.fd);
+                for (fd, left) in &mut self.left {
+                    if left.endpoint == connection.fd && left.state != LeftState::Offered {
+                        left.state = LeftState::Offered;
+                        self.detached.push(*fd);
+                    }
+                }
             }
         }
     }
@@ -640,10 +904,11 @@ fn transmit(
     endpoint: &mut Endpoint,
     packet: &mut Vec<u8>,
     now: Instant,
+    options: &Options,
 ) {
     connection.unflushed = false;
     loop {
-        connection.write_streams();
+        connection.write_streams(options);
         let mut sent = false;
         while !endpoint.socket.is_blocked() {
             let mtu = usize::from(connection.quic.current_mtu());
@@ -656,7 +921,7 @@ fn transmit(
             sent = true;
         }
         exchange(connection, &mut endpoint.quinn);
-        connection.poll();
+        connection.poll(now, options);
         // Sending may have made room in QUIC for more of what is queued.
         if !(sent && connection.unflushed) || endpoint.socket.is_blocked() {
             break;

@@ -10,9 +10,11 @@ pub mod channel;
 pub mod congestion;
 pub mod connection;
 pub mod endpoint;
+pub mod meter;
 pub mod options;
 pub mod reason;
 pub mod socket;
+pub mod streams;
 pub mod tls;
 pub mod watcher;
 
@@ -41,6 +43,26 @@ pub enum Event {
     Messages { id: u64, batch: Vec<RawMessage> },
     /// The send queue fell to the low-water mark after it had reached the high one.
     Writable { id: u64 },
+    /// The peer opened a user stream and its tag is complete.
+    StreamOpened { id: u64, stream: u64, tag: Vec<u8> },
+    /// Something came on a user stream whose reader had found nothing.
+    StreamReadable { id: u64, stream: u64 },
+    /// The queue of a user stream fell to the low-water mark after it had reached the high one.
+    StreamWritable { id: u64, stream: u64 },
+    /// The peer takes nothing more from us on this stream.
+    StreamStopped { id: u64, stream: u64, code: u64 },
+    /// All that we wrote on this stream arrived, and its end.
+    StreamFinished { id: u64, stream: u64 },
+    /// The peer allows more streams than before.
+    StreamsAvailable { id: u64 },
+    /// What had arrived on a user stream when its connection ended; `Closed` follows.
+    StreamRest {
+        id: u64,
+        stream: u64,
+        rest: streams::Found,
+    },
+    /// The new path of a connection is proven.
+    Moved { id: u64 },
     /// The last event of a connection.
     Closed { id: u64, reason: CloseReason },
     /// The socket of a dialed connection is not needed any more: forget it, then call `release`.

@@ -1,8 +1,7 @@
 //! Options of an endpoint with their defaults, and the transport settings that follow from them.
 
-use super::congestion::LocalWindow;
+use super::congestion::{LocalWindow, Observed};
 use quinn_proto::{congestion, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
-use std::sync::Arc;
 use std::time::Duration;
 
 macro_rules! options {
@@ -54,9 +53,28 @@ options! {
     /// Inbound connections that have not started the distribution; beyond half of it peers must prove their
     /// address (Retry), beyond it they are refused.
     max_unauthenticated = 256;
-    /// Bytes given to QUIC and not acknowledged. Not above Erlang's stream window (4 MiB): so a stream is never
+    /// Bytes of messages given to QUIC and not acknowledged, and the same for each user stream. Not above Erlang's stream window (4 MiB): so a stream is never
     /// blocked before its first frame was acknowledged, which Erlang's stack would not survive.
     send_window = 4 << 20;
+    /// The same for all user streams of a connection together: a share of its own, or bulk would keep messages out.
+    streams_send_window = 8 << 20;
+    /// Bytes queued on a user stream at which its writers wait.
+    stream_high_water = 1 << 20;
+    /// Bytes queued at which they go on.
+    stream_low_water = 256 << 10;
+    /// User streams up to this number each widen the receive window of their connection by one of a stream: so many
+    /// may lie unread without taking credit from the messages. A guess: Erlang lets 100 streams be opened, 17 of them
+    /// for itself.
+    roomy_streams = 64;
+    /// User streams of a peer whose tag is not complete; more are refused. Upstream's number.
+    max_preambles = 64;
+    /// A tag has to be complete in this time. Upstream has no limit; this is its auth_handshake_timeout.
+    preamble_timeout_ms = 10_000;
+    /// How long the socket that a connection moved away from is still read, after the new path is proven: what was
+    /// sent to the old address is on its way. A guess: several round trips round the world.
+    linger_ms = 1_000;
+    /// 1: tell peers not to move (RFC 9000's disable_active_migration); for tests.
+    refuse_migration = 0;
     /// `queued` above which a connection counts as congested (then `Writable` follows).
     send_high_water = 1 << 20;
     /// `queued` at which a congested connection is writable again.
@@ -101,7 +119,8 @@ impl Options {
             .max_concurrent_uni_streams(varint(self.max_uni_streams))
             .stream_receive_window(varint(self.stream_receive_window))
             .receive_window(varint(self.unauthenticated_window))
-            .send_window(self.send_window)
+            // quinn has one for all streams. Each share is kept below it by its own meter; the rest is slack.
+            .send_window(self.send_window + self.streams_send_window + (1 << 20))
             .max_idle_timeout(Some(IdleTimeout::from(varint(idle))))
             .keep_alive_interval(match keep_alive {
                 0 => None,
@@ -118,13 +137,13 @@ impl Options {
             config.initial_mtu(size);
             mtu.upper_bound(size.max(1452));
             let window = self.local_window.min(socket_buffer as u64 / 4);
-            config.congestion_controller_factory(Arc::new(LocalWindow {
+            config.congestion_controller_factory(Observed::factory(LocalWindow {
                 max: window.max(4 * u64::from(size)),
             }));
         } else {
             let mut cubic = congestion::CubicConfig::default();
             cubic.initial_window(128 << 10); // Erlang's initial window
-            config.congestion_controller_factory(Arc::new(cubic));
+            config.congestion_controller_factory(Observed::factory(cubic));
         }
         config.mtu_discovery_config(Some(mtu));
         config

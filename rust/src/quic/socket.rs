@@ -24,6 +24,8 @@ pub struct Socket {
     /// Peers that the kernel called unreachable since the last look.
     unreachable: Vec<SocketAddr>,
     connected_to: Option<SocketAddr>,
+    /// What QUIC knows the peer by, where packets go by another address, that of a relay.
+    known_as: Option<SocketAddr>,
 }
 
 struct Blocked {
@@ -65,14 +67,28 @@ impl Socket {
         Self::new(UdpSocket::bind(address)?, None, buffer)
     }
 
-    pub fn connect(peer: SocketAddr, buffer: usize) -> io::Result<Self> {
-        let any: IpAddr = match peer {
+    /// A new socket whose packets go to `to` and come from there, while QUIC speaks of `peer`.
+    pub fn connect(to: SocketAddr, peer: SocketAddr, buffer: usize) -> io::Result<Self> {
+        let any: IpAddr = match to {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let io = UdpSocket::bind((any, 0))?;
-        io.connect(peer)?;
+        io.connect(to)?;
+        let mut socket = Self::new(io, Some(to), buffer)?;
+        socket.known_as = (to != peer).then_some(peer);
+        Ok(socket)
+    }
+
+    /// A socket of the caller's, bound and perhaps connected.
+    pub fn given(io: UdpSocket, peer: SocketAddr, buffer: usize) -> io::Result<Self> {
+        io.set_nonblocking(true)?;
         Self::new(io, Some(peer), buffer)
+    }
+
+    /// Where packets go, if to one place alone.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.connected_to
     }
 
     fn new(io: UdpSocket, connected_to: Option<SocketAddr>, buffer: usize) -> io::Result<Self> {
@@ -88,6 +104,7 @@ impl Socket {
             blocked: VecDeque::new(),
             unreachable: Vec::new(),
             connected_to,
+            known_as: None,
         })
     }
 
@@ -124,7 +141,13 @@ impl Socket {
                 .state
                 .recv(UdpSockRef::from(&self.io), &mut buffers, &mut arena.meta)
             {
-                Ok(count) => return Ok(count),
+                Ok(count) => {
+                    if let Some(peer) = self.known_as {
+                        // Connected, so that nothing comes from anywhere else.
+                        arena.meta[..count].iter_mut().for_each(|m| m.addr = peer);
+                    }
+                    return Ok(count);
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(e) if is_icmp(&e) => self.read_errors(),
                 Err(e) => return Err(e),
@@ -160,7 +183,10 @@ impl Socket {
     /// False if the kernel has no room. Any other failure is a lost packet, which QUIC repairs.
     fn try_send(&mut self, transmit: &quinn_proto::Transmit, data: &[u8]) -> bool {
         let packet = Transmit {
-            destination: transmit.destination,
+            destination: match (self.known_as, self.connected_to) {
+                (Some(_), Some(to)) => to,
+                _ => transmit.destination,
+            },
             ecn: None,
             contents: data,
             segment_size: transmit.segment_size,
@@ -191,7 +217,7 @@ impl Socket {
         for _ in 0..64 {
             match next_error(self.fd()) {
                 Some(Report::Unreachable(peer)) => {
-                    let peer = peer.or(self.connected_to);
+                    let peer = self.known_as.or(peer).or(self.connected_to);
                     self.unreachable.extend(peer);
                 }
                 Some(Report::Other) => {}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import ipaddress
 import logging
 import os
@@ -24,8 +25,9 @@ from typing import Any, Final
 
 from barrel_p2p import _native
 from barrel_p2p._native import NO_MESSAGE
-from barrel_p2p.errors import ConfigError, NotConnected
+from barrel_p2p.errors import ConfigError, MigrationError, MigrationTimeout, NotConnected, StreamLost
 from barrel_p2p.net.connection import Batch, CloseKind, CloseReason, Handler
+from barrel_p2p.net.quic_stream import ByteStream
 from barrel_p2p.term.codec import Codec
 
 log = logging.getLogger("barrel_p2p.quic")
@@ -43,15 +45,22 @@ class Connection:
         closed: True once nothing can be sent or received any more.
         certificate_der: The peer's certificate if we dialed; its hash is the channel binding.
         setup_seconds: How long the dial took.
+        on_stream: Called with each user stream that the peer opens, and its tag; without it all are refused.
+        address: Where we dialed it: its own address even where ``peer_address`` is that of a relay.
     """
 
     __slots__ = (
+        "_available",
         "_early",
         "_handler",
+        "_moved",
         "_native",
+        "_streams",
         "_transport",
+        "address",
         "certificate_der",
         "closed",
+        "on_stream",
         "send",
         "setup_seconds",
     )
@@ -64,6 +73,11 @@ class Connection:
         self.closed = False
         self.certificate_der: bytes | None = None
         self.setup_seconds = 0.0
+        self.on_stream: Callable[[ByteStream, bytes], None] | None = None
+        self.address: tuple[str, int] | None = None
+        self._streams: dict[int, ByteStream] = {}
+        self._available: asyncio.Future[None] | None = None
+        self._moved: asyncio.Future[None] | None = None
         #: ``send(control, message=NO_MESSAGE) -> int`` encodes one message into the send queue and returns
         #: its depth in bytes. It never blocks. Raises EncodeError before anything is queued, and does nothing
         #: on a closed connection. The extension's own method: a wrapper would double its cost.
@@ -174,6 +188,7 @@ class Connection:
         if not self.closed:
             self.closed = True
             self._native.close(code, reason)
+            self._end_streams(reason)
 
     def stats(self) -> dict[str, int]:
         """Counters of QUIC: rtt_us, cwnd, mtu, packets_sent, packets_lost, bytes_sent, bytes_received, ...
@@ -183,7 +198,118 @@ class Connection:
         """
         return self._native.stats()
 
+    # --- user streams ---------------------------------------------------------------------------------------
+
+    async def open_stream(self) -> ByteStream:
+        """Open a stream; waits while the peer allows no further one. StreamLost if the connection ends meanwhile."""
+        while not self.closed:
+            native = self._native.open_stream()
+            if native is not None:
+                return self._new_stream(native)
+            if self._available is None:
+                self._available = self._transport.loop.create_future()
+            await asyncio.shield(self._available)
+        raise StreamLost("the connection is closed")
+
+    @property
+    def streams(self) -> int:
+        """User streams that have not ended, of both sides."""
+        return len(self._streams)
+
+    def _new_stream(self, native: _native.QuicStream) -> ByteStream:
+        stream = ByteStream(native)
+        self._streams[stream.id] = stream
+        stream.on_end.append(functools.partial(self._forget_stream, stream.id))
+        return stream
+
+    def _forget_stream(self, number: int) -> None:
+        self._streams.pop(number, None)
+
+    def _end_streams(self, why: str) -> None:
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.lost(why)
+        for waiting in (self._available, self._moved):
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+        self._available = None
+
+    # --- moving ---------------------------------------------------------------------------------------------
+
+    async def migrate(self, timeout: float, *, to: tuple[str, int] | None = None, fd: int | None = None) -> None:
+        """Move to a new local socket, and wait until the peer has answered there.
+
+        Args:
+            timeout: Seconds; then the connection goes back to the old socket.
+            to: Where packets go from now on, such as another relay. Default: where they went before.
+            fd: A bound UDP socket of the caller's to use instead of a new one; it stays the caller's to close.
+
+        Raises:
+            MigrationTimeout: Nothing came on the new path in time.
+            MigrationDisabled: The peer forbids it.
+            NotDialer: The peer made the connection.
+            NotConnected: The connection is closed, or was lost meanwhile.
+        """
+        if self.closed:
+            raise NotConnected("the connection is closed")
+        if self._moved is not None:
+            raise MigrationError("the connection is moving already")
+        self._transport._watch(self._native.migrate(to, fd))
+        self._moved = self._transport.loop.create_future()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._moved
+        except TimeoutError:
+            if not self.closed and self._native.migrate_back():
+                text = f"nothing came on the new path within {timeout:g} s; the connection went back to the old one"
+                raise MigrationTimeout(text) from None
+        except BaseException:
+            if not self.closed:
+                self._native.migrate_back()
+            raise
+        finally:
+            self._moved = None
+        if self.closed:
+            raise NotConnected("the connection was lost while it moved")
+
     # --- called by the transport ----------------------------------------------------------------------------
+
+    def _stream_opened(self, number: int, tag: bytes) -> None:
+        stream = self._new_stream(self._native.stream(number))
+        if self.on_stream is None:
+            self.refuse(stream)
+        else:
+            self.on_stream(stream, tag)
+
+    def refuse(self, stream: ByteStream) -> None:
+        """Nobody takes a stream of the peer's: it ends with code 0x100, as Erlang's streams do."""
+        self._streams.pop(stream.id, None)
+        stream.refuse()
+
+    def _of_stream(self, what: int, number: int, *rest: Any) -> None:
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        if what == _native.STREAM_READABLE:
+            stream.readable()
+        elif what == _native.STREAM_WRITABLE:
+            stream.writable()
+        elif what == _native.STREAM_FINISHED:
+            stream.finished()
+        elif what == _native.STREAM_STOPPED:
+            stream.stopped(*rest)
+        else:
+            stream.rest(*rest)
+
+    def _more_streams(self) -> None:
+        if self._available is not None:
+            available, self._available = self._available, None
+            if not available.done():
+                available.set_result(None)
+
+    def _has_moved(self) -> None:
+        if self._moved is not None and not self._moved.done():
+            self._moved.set_result(None)
 
     def _stream_data(self, stream: int, data: bytes, fin: bool) -> None:
         if not self.closed:
@@ -200,6 +326,7 @@ class Connection:
     def _closed(self, reason: CloseReason) -> None:
         if not self.closed:
             self.closed = True
+            self._end_streams(str(reason))
             self._tell(lambda handler: handler.closed(reason))
 
     def _tell(self, report: Callable[[Handler], None]) -> None:
@@ -278,6 +405,19 @@ class QuicTransport:
             _native.WRITABLE: self._writable,
             _native.CLOSED: self._closed,
             _native.DETACHED: self._detached,
+            _native.STREAM_OPENED: self._stream_opened,
+            _native.STREAMS_AVAILABLE: self._more_streams,
+            _native.MOVED: self._moved,
+            **{
+                what: functools.partial(self._of_stream, what)
+                for what in (
+                    _native.STREAM_READABLE,
+                    _native.STREAM_WRITABLE,
+                    _native.STREAM_STOPPED,
+                    _native.STREAM_FINISHED,
+                    _native.STREAM_REST,
+                )
+            },
         }
 
     # --- public ---------------------------------------------------------------------------------------------
@@ -306,6 +446,7 @@ class QuicTransport:
         *,
         timeout: float,
         server_name: str | None = None,
+        fd: int | None = None,
     ) -> Connection:
         """Connect to a peer; the handler of the result has to be set before ``start_dist``.
 
@@ -314,6 +455,7 @@ class QuicTransport:
             port: Its UDP port.
             timeout: Seconds for the QUIC and TLS handshake.
             server_name: What to tell the peer as its name (SNI); default: the address, which sends none.
+            fd: A bound UDP socket of the caller's to use instead of a new one; it stays the caller's to close.
 
         Raises:
             NotConnected: Nobody answered in time, or the handshake failed; says how.
@@ -322,7 +464,7 @@ class QuicTransport:
         endpoint = self._endpoint or self._open(None)
         where = f"{host}:{port}"
         try:
-            native = endpoint.connect(host, port, server_name or host)
+            native = endpoint.connect(host, port, server_name or host, fd)
         except (OSError, ValueError) as error:
             raise NotConnected(f"can't dial {where}: {error}") from error
         connection = Connection(native, self)
@@ -352,6 +494,7 @@ class QuicTransport:
             return
         for connection in self._connections.values():
             connection.closed = True
+            connection._end_streams(reason)
         for dialed in self._dials.values():
             if not dialed.done():
                 dialed.set_exception(NotConnected(reason))
@@ -448,6 +591,20 @@ class QuicTransport:
     def _writable(self, id: int) -> None:
         connection = self._connections[id]
         self.guard(connection, connection._writable)
+
+    def _stream_opened(self, id: int, stream: int, tag: bytes) -> None:
+        connection = self._connections[id]
+        self.guard(connection, connection._stream_opened, stream, tag)
+
+    def _of_stream(self, what: int, id: int, stream: int, *rest: Any) -> None:
+        connection = self._connections[id]
+        self.guard(connection, connection._of_stream, what, stream, *rest)
+
+    def _more_streams(self, id: int) -> None:
+        self._connections[id]._more_streams()
+
+    def _moved(self, id: int) -> None:
+        self._connections[id]._has_moved()
 
     def _closed(self, id: int, kind: CloseKind, code: int, text: str) -> None:
         connection = self._connections.pop(id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,7 @@ from barrel_p2p.net.connection import Connection
 from barrel_p2p.node.attempt import Attempt
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.node.establishing import AcceptEvents, DialingRole
-from barrel_p2p.node.options import Address, Options
+from barrel_p2p.node.options import Address, Options, Way
 from barrel_p2p.proto.flags import DEFAULT, Flags
 from barrel_p2p.proto.handshake import Connected, Framing, HandshakeConfig
 from barrel_p2p.proto.names import host_of
@@ -67,17 +68,28 @@ async def first_that_answers(
     name: Atom,
     addresses: list[Address],
     options: Options,
-    dial: Callable[[str, int], Awaitable[AnyConnection]],
+    dial: Callable[[Way], Awaitable[AnyConnection]],
 ) -> tuple[AnyConnection, Address]:
-    """A connection to the first address of ``name`` that answers. Raises NotConnected with what the last one said."""
+    """A connection to the first address of ``name`` that answers, and that address. Raises NotConnected with what the
+    last one said."""
     failure: NotConnected | None = None
     for address in addresses:
-        host, port = options.on_address(name, address) if options.on_address is not None else address
+        way = await way_to(name, address, options)
         try:
-            return await dial(host, port), (host, port)
+            return await dial(way), address
         except NotConnected as error:
             failure = error
     raise failure or NotConnected(f"{name} has no address", "unknown_address")
+
+
+async def way_to(name: Atom, address: Address, options: Options) -> Way:
+    """How to reach ``name`` at ``address``, as the hook ``on_address`` wants it."""
+    if options.on_address is None:
+        return Way(address)
+    chosen = options.on_address(name, address)
+    if inspect.isawaitable(chosen):
+        chosen = await chosen
+    return chosen if isinstance(chosen, Way) else Way(chosen)
 
 
 def bind_host(name: Atom, options: Options) -> str:

@@ -17,7 +17,7 @@ from barrel_p2p.node.attempt import Attempt
 from barrel_p2p.node.carrier import MakeChannel, bind_host, first_that_answers, handshake_config, log
 from barrel_p2p.node.establish import Accepting, Dialing, Identity
 from barrel_p2p.node.establishing import AcceptEvents
-from barrel_p2p.node.options import Address, Options
+from barrel_p2p.node.options import Address, Options, Way
 from barrel_p2p.proto.auth import AuthConfig
 from barrel_p2p.proto.flags import Flags
 from barrel_p2p.proto.handshake import Framing
@@ -112,13 +112,17 @@ class QuicCarrier:
         transport = self._transport
         assert transport is not None
         timeout = self._options.setup_timeout_ms / 1000
-        connection, address = await first_that_answers(
-            name, addresses, self._options, lambda host, port: transport.dial(host, port, timeout=timeout)
-        )
+
+        async def dial(way: Way) -> Connection:
+            fd = None if way.socket is None else way.socket.fileno()
+            return await transport.dial(*way.address, timeout=timeout, fd=fd)
+
+        connection, address = await first_that_answers(name, addresses, self._options, dial)
+        connection.address = address
         log.info(
             "QUIC connection to %s at %s:%d: encrypted with TLS 1.3 after %.1f ms",
             name,
-            *address,
+            *connection.peer_address,
             connection.setup_seconds * 1000,
             extra={"peer": name},
         )

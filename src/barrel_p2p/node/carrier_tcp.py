@@ -100,13 +100,13 @@ class TcpCarrier:
         transport = self._transport
         assert transport is not None
         timeout = self._options.setup_timeout_ms / 1000
-        connection, address = await first_that_answers(
+        connection, _ = await first_that_answers(
             name,
             await self._lookup(name),
             self._options,
-            lambda host, port: transport.dial(host, port, timeout=timeout),
+            lambda way: transport.dial(*way.address, timeout=timeout),
         )
-        log.info("TCP connection to %s at %s:%d: not encrypted", name, *address, extra={"peer": name})
+        log.info("TCP connection to %s at %s:%d: not encrypted", name, *connection.peer_address, extra={"peer": name})
         return connection
 
     async def _lookup(self, name: Atom) -> list[Address]:

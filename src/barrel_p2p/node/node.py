@@ -14,7 +14,8 @@ from barrel_p2p.disk.keys import NodeKeys
 from barrel_p2p.errors import BarrelError, ConfigError
 from barrel_p2p.net.connection import Connection
 from barrel_p2p.net.contacts import Contacts
-from barrel_p2p.node.carrier import Carrier
+from barrel_p2p.net.quic import Connection as QuicConnection
+from barrel_p2p.node.carrier import Carrier, way_to
 from barrel_p2p.node.carrier_quic import QuicCarrier
 from barrel_p2p.node.carrier_tcp import TcpCarrier
 from barrel_p2p.node.channel import Batch, Channel
@@ -25,6 +26,8 @@ from barrel_p2p.node.liveness import Liveness
 from barrel_p2p.node.net_kernel import NetKernel
 from barrel_p2p.node.options import Address, Options
 from barrel_p2p.node.overlay import Overlay
+from barrel_p2p.node.paths import NAME as PATHS
+from barrel_p2p.node.paths import Paths, PathServer, PathStats
 from barrel_p2p.node.peer_info import PeerInfo
 from barrel_p2p.node.remote import RemoteSignals
 from barrel_p2p.node.rex import Rex
@@ -44,6 +47,7 @@ from barrel_p2p.term.types import Atom
 
 if TYPE_CHECKING:
     from barrel_p2p.services.global_names import Global
+    from barrel_p2p.services.streams import Streams
 
 log = logging.getLogger("barrel_p2p.node")
 log_connect = logging.getLogger("barrel_p2p.connect")
@@ -84,6 +88,12 @@ class Node:
         self._known_addresses: dict[Atom, Address] = {}
         self._contacts = Contacts(self.options.contact_nodes, self.name)
         self._overlay: Overlay | None = None
+        self._streams: Streams | None = None
+        self._paths = Paths(
+            lambda name: self._routes.up(name),
+            lambda: self.runtime,
+            lambda name, address: way_to(name, address, self.options),
+        )
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -126,6 +136,8 @@ class Node:
             runtime.user = runtime.spawn(serve, (output,), name="user", max_mailbox=MAX_WAITING).pid
             await NetKernel.start(name="net_kernel", node=self)
             await Rex.start(runtime, self.spawner.guests, self.exports, name="rex", node=self)
+            if options.proto_dist == "barrel_p2p":
+                await PathServer.start(self._paths, name=PATHS, node=self)
             await self._start_services()
             runtime.kernel = dict.fromkeys(process.pid for process in runtime.processes.values())
             # the first peer can come from now on
@@ -319,6 +331,40 @@ class Node:
         """Broadcasts to all nodes of the overlay: ``broadcast``, ``subscribe``."""
         return self.overlay.gossip
 
+    # --- streams and paths ------------------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> Streams:
+        """Tagged byte streams to other nodes: ``register_acceptor``, ``open``. Over QUIC only."""
+        if self._streams is None:
+            from barrel_p2p.services.streams import Streams
+
+            self._streams = Streams(self, lambda name: self._routes.connect(name))
+        return self._streams
+
+    async def migrate_peer(self, name: str, timeout: float = 5.0) -> None:
+        """Move the connection to a peer to a new local socket, and wait until the new path is proven.
+
+        ::
+
+            await node.migrate_peer("bob@127.0.0.1")   # the address of this host has changed, say
+
+        Messages, links, monitors and streams ride through; other connections stay where they are. Asks ``on_address``
+        again where to send. If the peer made the connection it is asked to move it.
+
+        Raises:
+            NotConnected: There is no connection to the peer, or it was lost meanwhile.
+            MigrationTimeout: Nothing came on the new path within ``timeout`` seconds; the old one is in use again.
+            MigrationDisabled: The peer does not let connections move.
+            NotDialer: The peer made the connection and is no node of this library that could be asked.
+            NotSupported: The carrier is ``inet_tcp``.
+        """
+        await self._paths.migrate(validate_node_name(name), timeout)
+
+    def path_stats(self, name: str) -> PathStats:
+        """Round trips, losses, addresses, migrations of the path to a connected peer. Raises NotConnected."""
+        return self._paths.stats(validate_node_name(name))
+
     # --- remote calls -----------------------------------------------------------------------------------------------
 
     def export(
@@ -355,7 +401,7 @@ class Node:
     def _make_channel(
         self, name: Atom, connection: Connection, connected: Connected, public_key: bytes | None
     ) -> Channel:
-        return Channel(
+        channel = Channel(
             name,
             connection,
             self._routes,
@@ -365,6 +411,9 @@ class Node:
             high_water=self.options.send_high_water,
             hard_limit=self.options.send_hard_limit,
         )
+        if isinstance(connection, QuicConnection):
+            connection.on_stream = lambda stream, tag: self.streams.opened(channel, stream, tag)
+        return channel
 
     def received(self, channel: Channel, batch: Batch) -> None:
         self._dispatch.received(channel, batch)
@@ -400,4 +449,4 @@ def not_running(name: Atom) -> ConfigError:
     return ConfigError(f"{name} is not running: use `async with Node(...)`, or await node.start()")
 
 
-__all__ = ["Node", "OverlayStatistics", "PeerInfo", "PeerStatistics", "Statistics"]
+__all__ = ["Node", "OverlayStatistics", "PathStats", "PeerInfo", "PeerStatistics", "Statistics"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,23 @@ from barrel_p2p.errors import ConfigError
 from barrel_p2p.net.discovery import Address, Backend
 
 DEFAULT_COOKIE = "barrel_p2p"  # upstream's default
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to reach a peer: what the hook ``on_address`` may return.
+
+    Attributes:
+        address: Where to send: the peer's own ``(host, port)``, or that of a relay which passes on what it gets.
+        socket: A UDP socket to use for this connection alone, bound, over QUIC. The node uses a duplicate of it, so
+            closing this one is the caller's affair, at any time. None: a new socket.
+    """
+
+    address: Address
+    socket: socket.socket | None = None
+
+
+OnAddress = Callable[[str, Address], Address | Way | Awaitable[Address | Way]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,8 +122,9 @@ class Options:
     """Inbound connections that have not yet authenticated; more are refused (a guess)."""
     none_atom: Literal["undefined", "nil"] = "undefined"
     """The atom that ``None`` stands for: Erlang's habit or Elixir's."""
-    on_address: Callable[[str, Address], Address] | None = None
-    """Connect-time hook: gets the peer's name and resolved address, returns the address to dial (a relay, say)."""
+    on_address: OnAddress | None = None
+    """Connect-time hook: gets the peer's name and resolved address, returns the address to dial (a relay, say), or a
+    ``Way`` with a UDP socket to use for this connection; plain or async. Asked again when the connection migrates."""
     on_output: Callable[[str], object] | None = None
     """Takes the text that processes of this and other nodes print to ``user``. It is called in a thread, for many texts
     at once. None: standard output."""
@@ -203,4 +222,4 @@ class Options:
             )
 
 
-__all__ = ["DEFAULT_COOKIE", "Address", "Options"]
+__all__ = ["DEFAULT_COOKIE", "Address", "OnAddress", "Options", "Way"]

@@ -1,17 +1,23 @@
 //! `QuicConnection`: streams, `send`, and the state of one connection.
 
-use super::{pair, with_core, Codecs};
+use super::stream::QuicStream;
+use super::{duplicate, ip, pair, with_core, Codecs};
 use crate::frame;
 use crate::py::errors::error;
 use crate::py::message::{encode, Payload};
 use crate::py::term::Codec;
 use crate::quic::channel::{Channel, State};
+use crate::quic::congestion::Observed;
+use crate::quic::connection::Connection;
+use crate::quic::endpoint::MoveError;
 use crate::quic::reason::CloseReason;
 use crate::quic::watcher::Shared;
 use crate::quic::Link;
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use quinn_proto::Dir;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,6 +38,7 @@ impl QuicConnection {
         self.channel().id
     }
 
+    /// The descriptor of its socket when it was made; a move changes it.
     #[getter]
     fn fd(&self) -> i32 {
         self.link.fd
@@ -42,14 +49,19 @@ impl QuicConnection {
         self.link.is_dialer
     }
 
+    /// Where the peer is, as far as is known; the last address of one that is gone.
     #[getter]
-    fn peer_address(&self) -> (String, u16) {
-        pair(self.link.peer)
+    fn peer_address(&self, py: Python<'_>) -> PyResult<(String, u16)> {
+        Ok(pair(
+            self.ask(py, |c| c.path.peer)?.unwrap_or(self.link.peer),
+        ))
     }
 
     #[getter]
-    fn local_address(&self) -> (String, u16) {
-        pair(self.link.local)
+    fn local_address(&self, py: Python<'_>) -> PyResult<(String, u16)> {
+        Ok(pair(
+            self.ask(py, |c| c.path.local)?.unwrap_or(self.link.local),
+        ))
     }
 
     /// Bytes of messages that QUIC has not taken yet.
@@ -74,6 +86,64 @@ impl QuicConnection {
 
     fn reset(&self, py: Python<'_>, stream: u64, code: u64) -> PyResult<()> {
         self.change(py, |connection| connection.reset(stream, code))
+    }
+
+    /// Opens a user stream; None if the peer allows no further one now (STREAMS_AVAILABLE follows).
+    fn open_stream(&self, py: Python<'_>) -> PyResult<Option<QuicStream>> {
+        let id = self.id();
+        let opened = with_core(&self.shared, py, |core| core.open_stream(id))?;
+        match opened {
+            Some(stream) => Ok(stream.map(|stream| self.make_stream(py, stream))),
+            None => Err(error(py, "NotConnected", "the connection is closed")),
+        }
+    }
+
+    /// The user stream of that number, which the peer opened.
+    fn stream(&self, py: Python<'_>, stream: u64) -> QuicStream {
+        self.make_stream(py, stream)
+    }
+
+    /// Moves to a new socket, or to the one with descriptor `fd`; returns its descriptor. MOVED follows once the peer
+    /// has answered there. `to` is where packets go from now on, such as another relay.
+    #[pyo3(signature = (to=None, fd=None))]
+    fn migrate(&self, py: Python<'_>, to: Option<(String, u16)>, fd: Option<i32>) -> PyResult<i32> {
+        let to = to
+            .map(|(host, port)| Ok::<_, PyErr>(SocketAddr::new(ip(&host)?, port)))
+            .transpose()?;
+        let given = fd.map(duplicate).transpose()?;
+        let id = self.id();
+        let moved = with_core(&self.shared, py, |core| core.migrate(id, to, given))?;
+        match moved {
+            Ok((fd, _)) => {
+                self.ask_for_flush(py)?;
+                Ok(fd)
+            }
+            Err(MoveError::NotConnected) => {
+                Err(error(py, "NotConnected", "the connection is closed"))
+            }
+            Err(MoveError::NotDialer) => {
+                Err(error(py, "NotDialer", "only the side that dialed can move"))
+            }
+            Err(MoveError::Forbidden) => Err(error(
+                py,
+                "MigrationDisabled",
+                "the peer does not let connections move (disable_active_migration)",
+            )),
+            Err(MoveError::Moving) => Err(error(
+                py,
+                "MigrationError",
+                "the connection is moving already",
+            )),
+            Err(MoveError::Socket(e)) => Err(PyOSError::new_err((e.raw_os_error(), e.to_string()))),
+        }
+    }
+
+    /// Back to the socket before; false if the new path was proven meanwhile.
+    fn migrate_back(&self, py: Python<'_>) -> PyResult<bool> {
+        let id = self.id();
+        let back = with_core(&self.shared, py, |core| core.migrate_back(id))?;
+        self.ask_for_flush(py)?;
+        Ok(back)
     }
 
     /// After the distribution handshake: deframe and decode data streams from now on, and let `send` work.
@@ -202,9 +272,22 @@ impl QuicConnection {
         let dict = PyDict::new(py);
         let id = self.id();
         let stats = with_core(&self.shared, py, |core| {
-            core.connection(id).map(|c| (c.quic.stats(), c.unwritten()))
+            core.connection(id).map(|c| {
+                let seen = Observed::look(c.quic.congestion_state());
+                let counters = (c.user.counters, c.user.open_streams(), c.path.moves);
+                (c.quic.stats(), c.unwritten(), seen, counters)
+            })
         })?;
-        if let Some((stats, unwritten)) = stats {
+        if let Some((stats, unwritten, seen, (refusals, streams, moves))) = stats {
+            let latest = seen.latest_rtt.unwrap_or(stats.path.rtt);
+            dict.set_item("latest_rtt_us", latest.as_micros() as u64)?;
+            dict.set_item("min_rtt_us", stats.path.min_rtt.as_micros() as u64)?;
+            dict.set_item("in_flight", seen.in_flight)?;
+            dict.set_item("migrations", moves)?;
+            dict.set_item("streams", streams)?;
+            dict.set_item("streams_refused", refusals.refused)?;
+            dict.set_item("preambles_crowded", refusals.crowded)?;
+            dict.set_item("preambles_unfinished", refusals.unfinished)?;
             dict.set_item("rtt_us", stats.path.rtt.as_micros() as u64)?;
             dict.set_item("cwnd", stats.path.cwnd)?;
             dict.set_item("mtu", stats.path.current_mtu)?;
@@ -237,12 +320,27 @@ impl QuicConnection {
         })
     }
 
-    /// Does something to the connection if it still exists, and sees to it that the result is sent.
-    fn change(
+    fn make_stream(&self, py: Python<'_>, stream: u64) -> QuicStream {
+        QuicStream {
+            shared: self.shared.clone(),
+            wake: self.wake.clone_ref(py),
+            connection: self.id(),
+            id: stream,
+        }
+    }
+
+    /// Asks the connection something, if it still exists.
+    fn ask<T: Send>(
         &self,
         py: Python<'_>,
-        step: impl FnOnce(&mut crate::quic::connection::Connection) + Send,
-    ) -> PyResult<()> {
+        question: impl FnOnce(&mut Connection) -> T + Send,
+    ) -> PyResult<Option<T>> {
+        let id = self.id();
+        with_core(&self.shared, py, |core| core.connection(id).map(question))
+    }
+
+    /// Does something to the connection if it still exists, and sees to it that the result is sent.
+    fn change(&self, py: Python<'_>, step: impl FnOnce(&mut Connection) + Send) -> PyResult<()> {
         let id = self.id();
         with_core(&self.shared, py, |core| core.connection(id).map(step))?;
         self.ask_for_flush(py)

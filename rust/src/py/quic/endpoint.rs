@@ -1,8 +1,13 @@
 //! `QuicEndpoint`: drives the core, and turns its events into Python objects.
 
 use super::connection::QuicConnection;
-use super::{ip, pair, with_core, Codecs};
-use super::{ACCEPTED, CLOSED, CONNECTED, DETACHED, MESSAGES, STREAM, WRITABLE};
+use super::stream::found;
+use super::{duplicate, ip, pair, with_core, Codecs};
+use super::{ACCEPTED, CLOSED, CONNECTED, DETACHED, MESSAGES, MOVED, STREAM, WRITABLE};
+use super::{
+    STREAMS_AVAILABLE, STREAM_FINISHED, STREAM_OPENED, STREAM_READABLE, STREAM_REST,
+    STREAM_STOPPED, STREAM_WRITABLE,
+};
 use crate::frame::RawMessage;
 use crate::py::errors::error;
 use crate::py::message::decode_batch;
@@ -100,16 +105,20 @@ impl QuicEndpoint {
         self.shared.stood_in()
     }
 
+    /// Dials; `fd` is a UDP socket of the caller's to use, which stays the caller's to close.
+    #[pyo3(signature = (host, port, server_name, fd=None))]
     fn connect(
         slf: &Bound<'_, Self>,
         host: &str,
         port: u16,
         server_name: &str,
+        fd: Option<i32>,
     ) -> PyResult<QuicConnection> {
         let this = slf.get();
         let peer = SocketAddr::new(ip(host)?, port);
+        let given = fd.map(duplicate).transpose()?;
         let link = this.with_core(slf.py(), |core| {
-            core.connect(peer, server_name, Instant::now())
+            core.connect(peer, server_name, given, Instant::now())
         })?;
         Ok(this.connection(slf.py(), link?))
     }
@@ -226,6 +235,33 @@ impl QuicEndpoint {
                     self.codecs.special().remove(&id);
                     (CLOSED, id, kind, code, text).into_pyobject(py)?.into_any()
                 }
+                Event::StreamOpened { id, stream, tag } => {
+                    (STREAM_OPENED, id, stream, PyBytes::new(py, &tag))
+                        .into_pyobject(py)?
+                        .into_any()
+                }
+                Event::StreamReadable { id, stream } => {
+                    (STREAM_READABLE, id, stream).into_pyobject(py)?.into_any()
+                }
+                Event::StreamWritable { id, stream } => {
+                    (STREAM_WRITABLE, id, stream).into_pyobject(py)?.into_any()
+                }
+                Event::StreamStopped { id, stream, code } => (STREAM_STOPPED, id, stream, code)
+                    .into_pyobject(py)?
+                    .into_any(),
+                Event::StreamFinished { id, stream } => {
+                    (STREAM_FINISHED, id, stream).into_pyobject(py)?.into_any()
+                }
+                Event::StreamsAvailable { id } => {
+                    (STREAMS_AVAILABLE, id).into_pyobject(py)?.into_any()
+                }
+                Event::StreamRest { id, stream, rest } => {
+                    let (data, end) = found(py, rest)?;
+                    (STREAM_REST, id, stream, data, end)
+                        .into_pyobject(py)?
+                        .into_any()
+                }
+                Event::Moved { id } => (MOVED, id).into_pyobject(py)?.into_any(),
                 Event::Detached { fd } => (DETACHED, fd).into_pyobject(py)?.into_any(),
             };
             list.append(tuple)?;

@@ -5,6 +5,7 @@
 
 mod connection;
 mod endpoint;
+mod stream;
 
 use super::errors::error;
 use super::term::Codec;
@@ -17,9 +18,11 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::BorrowedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Mutex, MutexGuard};
+use stream::QuicStream;
 
 pub const ACCEPTED: u8 = 0;
 pub const CONNECTED: u8 = 1;
@@ -28,11 +31,20 @@ pub const MESSAGES: u8 = 3;
 pub const WRITABLE: u8 = 4;
 pub const CLOSED: u8 = 5;
 pub const DETACHED: u8 = 6;
+pub const STREAM_OPENED: u8 = 7;
+pub const STREAM_READABLE: u8 = 8;
+pub const STREAM_WRITABLE: u8 = 9;
+pub const STREAM_STOPPED: u8 = 10;
+pub const STREAM_FINISHED: u8 = 11;
+pub const STREAMS_AVAILABLE: u8 = 12;
+pub const STREAM_REST: u8 = 13;
+pub const MOVED: u8 = 14;
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     module.add_class::<QuicEndpoint>()?;
     module.add_class::<QuicConnection>()?;
+    module.add_class::<QuicStream>()?;
     module.add("QUIC_OPTIONS", PyTuple::new(py, Options::NAMES)?)?;
     for (name, value) in [
         ("ACCEPTED", ACCEPTED),
@@ -42,6 +54,14 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         ("WRITABLE", WRITABLE),
         ("CLOSED", CLOSED),
         ("DETACHED", DETACHED),
+        ("STREAM_OPENED", STREAM_OPENED),
+        ("STREAM_READABLE", STREAM_READABLE),
+        ("STREAM_WRITABLE", STREAM_WRITABLE),
+        ("STREAM_STOPPED", STREAM_STOPPED),
+        ("STREAM_FINISHED", STREAM_FINISHED),
+        ("STREAMS_AVAILABLE", STREAMS_AVAILABLE),
+        ("STREAM_REST", STREAM_REST),
+        ("MOVED", MOVED),
     ] {
         module.add(name, value)?;
     }
@@ -93,4 +113,11 @@ pub fn ip(host: &str) -> PyResult<IpAddr> {
 
 pub fn pair(address: SocketAddr) -> (String, u16) {
     (address.ip().to_string(), address.port())
+}
+
+/// A descriptor of our own for the UDP socket of the caller's.
+pub fn duplicate(fd: i32) -> PyResult<UdpSocket> {
+    // SAFETY: borrowed for the moment of the call; a number that is no open descriptor is an error of dup.
+    let given = unsafe { BorrowedFd::borrow_raw(fd) };
+    Ok(UdpSocket::from(given.try_clone_to_owned()?))
 }
