@@ -29,6 +29,7 @@ class Link:
         broken: What the peer did that a real Erlang node would choke on; a test asserts that it stays empty.
         ticks: How many ticks came on stream 0.
         questions: How often it was asked for a sign of life.
+        takes_streams: Whether user streams are expected; what comes on them then stays in ``wire.buffers``.
     """
 
     def __init__(self, wire: Wire, handshake: Handshake, key: bytes, behaviour: Behaviour, *, dialer: bool) -> None:
@@ -40,6 +41,8 @@ class Link:
         self.broken = wire.broken
         self.ticks = 0
         self.questions = 0
+        self.takes_streams = False
+        self._next_stream = FIRST_USER_STREAM[not dialer]
         fragments = bool(handshake.flags & FRAGMENTS)
         self._streams = DIALER_DATA if dialer else ACCEPTOR_DATA
         self._encoder = Encoder(fragments=fragments, fragment_bytes=behaviour.fragment_bytes)
@@ -78,6 +81,12 @@ class Link:
         """Bytes as they are, on the first data stream unless told otherwise."""
         self.wire.write(self._streams[-1] if stream is None else stream, data)
 
+    def next_stream(self) -> int:
+        """The number of a new user stream of ours; nothing is sent."""
+        self.takes_streams = True
+        number, self._next_stream = self._next_stream, self._next_stream + 4
+        return number
+
     @property
     def largest_frame(self) -> int:
         """Bytes of the longest frame that came."""
@@ -115,7 +124,7 @@ class Link:
     async def _receive(self) -> None:
         while self.wire.ended is None:
             for stream, buffer in list(self.wire.buffers.items()):
-                if buffer:
+                if buffer and not (self.takes_streams and stream >= FIRST_USER_STREAM[stream & 1]):
                     data = bytes(buffer)
                     buffer.clear()
                     if not self._zombie:

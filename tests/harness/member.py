@@ -21,6 +21,7 @@ from barrel_p2p import (
     GenServer,
     Node,
     Pid,
+    Stream,
     call,
     process_flag,
     receive,
@@ -158,6 +159,11 @@ async def take_global_lock(on: Atom) -> bool:
     return await told
 
 
+async def echo_stream(stream: Stream) -> None:
+    async for chunk in stream:
+        await stream.write(chunk)
+
+
 async def loop_worker(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
@@ -187,6 +193,8 @@ async def main() -> None:
             loop_worker,
         ):
             node.export(function, module="member")
+        if node.options.proto_dist == "barrel_p2p":
+            node.streams.register_acceptor("echo", echo_stream)
         print("ready", node.listen_address[1], flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
