@@ -94,6 +94,8 @@ def erlang_limits(quic: QuicConnection, broken: list[str]) -> None:
 
     def cut_off(stream: int) -> None:
         known = quic._streams.get(stream)
+        if stream in quic._streams_finished:
+            return  # it has carried all that it ever will
         if known is None or (not known.receiver.highest_offset and not known.sender.highest_offset):
             broken.append(f"stream {stream} was reset or stopped before it carried a byte: it is unusable over there")
 

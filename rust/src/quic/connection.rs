@@ -9,7 +9,7 @@ use super::channel::{Channel, State};
 use super::meter::Meter;
 use super::options::{varint, Options};
 use super::reason::{close_reason, CloseReason};
-use super::streams::UserStreams;
+use super::streams::{UserStreams, QUANTUM};
 use super::Event;
 use crate::frame::{Deframer, Limits, RawMessage};
 use bytes::Bytes;
@@ -641,7 +641,8 @@ impl Connection {
         if self.write_messages(options) {
             self.events.push_back(Event::Writable { id: self.id() });
         }
-        self.user.pump(&mut self.quic, options, &mut self.events);
+        self.user
+            .pump(&mut self.quic, self.local, options, &mut self.events);
     }
 
     fn write_handshake(&mut self) {
@@ -731,8 +732,8 @@ impl Connection {
                 }
             }
         };
-        if chunk.len() > room {
-            self.dist_rest = Some(chunk.split_off(room));
+        if chunk.len() > room.min(QUANTUM) {
+            self.dist_rest = Some(chunk.split_off(room.min(QUANTUM)));
         }
         Some(self.dist_held.count(chunk, None))
     }

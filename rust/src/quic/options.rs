@@ -1,7 +1,9 @@
 //! Options of an endpoint with their defaults, and the transport settings that follow from them.
 
 use super::congestion::{LocalWindow, Observed};
-use quinn_proto::{congestion, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::{
+    congestion, AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+};
 use std::time::Duration;
 
 macro_rules! options {
@@ -58,6 +60,9 @@ options! {
     send_window = 4 << 20;
     /// The same for all user streams of a connection together: a share of its own, or bulk would keep messages out.
     streams_send_window = 8 << 20;
+    /// The same for a peer on this host, where nothing is gained by more than the loops take in a turn, and a message
+    /// waits behind all of it. Measured, see docs/internals/data-plane.md.
+    local_streams_send_window = 128 << 10;
     /// Bytes queued on a user stream at which its writers wait.
     stream_high_water = 1 << 20;
     /// Bytes queued at which they go on.

@@ -24,8 +24,10 @@ use std::time::{Duration, Instant};
 pub const REFUSED: u64 = 0x100;
 /// Below the streams of messages, which have priority 0.
 const PRIORITY: i32 = -1;
-/// What a stream may give to QUIC before the next one has its turn: two packets on loopback.
-const QUANTUM: usize = 128 << 10;
+/// What a stream may give to QUIC before the next one has its turn, and the most that is counted as one: a chunk counts
+/// until all of it is acknowledged. Half a packet on loopback; with two packets a sender waited for acknowledgements
+/// that the receiver delayed (25 ms each).
+pub const QUANTUM: usize = 32 << 10;
 /// Writes below this are gathered, so that many small ones don't become many chunks.
 const GATHER_BELOW: usize = 8 << 10;
 const GATHERED: usize = 64 << 10;
@@ -411,7 +413,20 @@ impl UserStreams {
     // --- writing -----------------------------------------------------------------------------------------------
 
     /// Gives QUIC what it takes, in turns.
-    pub fn pump(&mut self, quic: &mut Connection, options: &Options, events: &mut VecDeque<Event>) {
+    pub fn pump(
+        &mut self,
+        quic: &mut Connection,
+        local: bool,
+        options: &Options,
+        events: &mut VecDeque<Event>,
+    ) {
+        let window = if local {
+            options
+                .local_streams_send_window
+                .min(options.streams_send_window)
+        } else {
+            options.streams_send_window
+        };
         if self.streams.is_empty() {
             return;
         }
@@ -421,7 +436,7 @@ impl UserStreams {
         for stream in std::mem::take(&mut self.full) {
             self.schedule(stream);
         }
-        while self.held.level() < options.streams_send_window as usize {
+        while self.held.level() < window as usize {
             let Some(stream) = self.sendable.pop_front() else {
                 break;
             };

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 REFUSED: Final = 0x100
 #: The most that one read takes from the extension: enough for a full turn of the loop (a guess, 1 MiB was no faster).
 READ_SIZE: Final = 256 << 10
+#: Bytes after which a reader lets the loop turn, although there is more: others have their turn (a guess).
+TURN_BYTES: Final = 512 << 10
 #: Bytes queued on one stream at which its writers wait, ``stream_high_water`` of the extension.
 HIGH_WATER: Final = 1 << 20
 #: A buffer that may change is copied in pieces of this size, each when there is room.
@@ -54,6 +56,7 @@ class ByteStream:
         "_read_error",
         "_reader",
         "_room",
+        "_unbroken",
         "_write_error",
         "_writing",
         "id",
@@ -73,6 +76,7 @@ class ByteStream:
         self._room: asyncio.Future[None] | None = None
         self._acknowledged: asyncio.Future[None] | None = None
         self._lost = False
+        self._unbroken = 0  # bytes read since the loop turned
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -86,10 +90,14 @@ class ByteStream:
                 return b""
             if self._read_error is not None:
                 raise self._read_error
+            if self._unbroken >= TURN_BYTES:
+                self._unbroken = 0
+                await asyncio.sleep(0)
             data, end = self._native.read(min(limit, READ_SIZE))
             if end is not None:
                 self._ended(end)
             if data:
+                self._unbroken += len(data)
                 return data
             if end is None:
                 await self._wait_for_data()
@@ -97,6 +105,7 @@ class ByteStream:
     async def _wait_for_data(self) -> None:
         if self._reader is not None:
             raise StreamError("another task reads this stream; only one may, or the bytes would be mixed up")
+        self._unbroken = 0
         self._reader = asyncio.get_running_loop().create_future()
         try:
             await self._reader
