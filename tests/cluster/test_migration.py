@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +15,11 @@ from typing import Any
 import pytest
 
 from barrel_p2p import (
+    Atom,
+    MigrationTimeout,
     Node,
     NotConnected,
+    Way,
     call,
     link,
     monitor,
@@ -101,6 +108,85 @@ def test_path_statistics_tell_of_the_path(tmp_path: Path) -> None:
         assert stats.peer_address == bob.listen_address
 
     run(story, tmp_path)
+
+
+def test_the_hook_is_asked_again_and_may_be_async_or_give_a_socket(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as mine:
+            mine.bind(("127.0.0.1", 0))
+            asked: list[tuple[str, tuple[str, int]]] = []
+
+            async def on_address(name: str, address: tuple[str, int]) -> tuple[str, int] | Way:
+                asked.append((name, address))
+                await asyncio.sleep(0)
+                return Way(address, mine) if len(asked) == 1 else address
+
+            alice, bob = await two(cluster, on_address=on_address)
+            assert bob.path_stats(alice.name).peer_address == mine.getsockname()
+            await alice.migrate_peer(BOB)
+            assert bob.path_stats(alice.name).peer_address != mine.getsockname()
+            assert asked == [(BOB, bob.listen_address)] * 2
+
+    run(story, tmp_path)
+
+
+def test_a_hook_that_leads_nowhere_or_waits_too_long_leaves_the_connection_as_it_was(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hole:
+            hole.bind(("127.0.0.1", 0))
+            asked = 0
+
+            async def on_address(name: str, address: tuple[str, int]) -> tuple[str, int]:
+                nonlocal asked
+                asked += 1
+                if asked == 2:
+                    return hole.getsockname()  # type: ignore[no-any-return]
+                if asked == 3:
+                    await asyncio.sleep(60)
+                return address
+
+            alice, bob = await two(cluster, on_address=on_address)
+            before = alice.path_stats(BOB).local_address
+            with pytest.raises(MigrationTimeout):
+                await alice.migrate_peer(BOB, timeout=0.3)
+            with pytest.raises(MigrationTimeout, match="on_address"):
+                await bob.migrate_peer(alice.name, timeout=0.3)
+            assert alice.path_stats(BOB).local_address == before
+            assert await alice.ping(BOB) and alice.path_stats(BOB).migrations == 0
+
+    run(story, tmp_path)
+
+
+def test_a_peer_can_keep_us_busy_with_moves_of_its_own_connection_only(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hole:
+            hole.bind(("127.0.0.1", 0))
+            asked = 0
+
+            def on_address(name: str, address: tuple[str, int]) -> tuple[str, int]:
+                nonlocal asked
+                asked += 1
+                return address if asked == 1 else hole.getsockname()
+
+            alice, bob = await two(cluster, on_address=on_address)
+            paths = (Atom("barrel_p2p_paths"), alice.name)
+            for nonsense in ("migrate", (Atom("migrate"), 0), (Atom("migrate"), 10**9), (Atom("migrate"), "soon")):
+                assert (await call(paths, nonsense, node=bob))[0] == "error"
+            asking = [bob.migrate_peer(alice.name, timeout=0.5) for _ in range(40)]
+            answers = await asyncio.gather(*asking, return_exceptions=True)
+            kinds = [type(answer).__name__ for answer in answers]
+            assert kinds.count("MigrationTimeout") == 16 and kinds.count("MigrationError") == 24
+            assert await bob.ping(alice.name)
+
+    run(story, tmp_path)
+
+
+def test_the_relay_example_prints_what_it_promises() -> None:
+    example = Path(__file__).parents[2] / "examples" / "relay"
+    promised = re.findall(r"^```text\n(.*?)^```", (example / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    done = subprocess.run([sys.executable, str(example / "swap.py")], capture_output=True, text=True, timeout=60)
+    assert [done.stdout] == promised, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_links_monitors_messages_and_streams_ride_through_a_hundred_moves(

@@ -12,7 +12,7 @@ use super::reason::{close_reason, CloseReason};
 use super::streams::{UserStreams, QUANTUM};
 use super::Event;
 use crate::frame::{Deframer, Limits, RawMessage};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use quinn_proto::{Dir, ReadError, Side, StreamEvent, StreamId, VarInt};
 use rustls::pki_types::CertificateDer;
 use std::collections::{BTreeMap, VecDeque};
@@ -59,9 +59,7 @@ pub struct Connection {
     unauthenticated_bytes: u64,
     dist_stream: Option<u64>,
     /// Frames that there was no room for.
-    dist_rest: Option<Bytes>,
-    /// Frames before those, of which QUIC took the first part; they count as held already.
-    dist_partly: Option<Bytes>,
+    dist_rest: Bytes,
     dist_blocked: bool,
     /// What QUIC holds of our messages.
     dist_held: Meter,
@@ -149,8 +147,7 @@ impl Connection {
             deframer: None,
             unauthenticated_bytes: 0,
             dist_stream: None,
-            dist_rest: None,
-            dist_partly: None,
+            dist_rest: Bytes::new(),
             dist_blocked: false,
             dist_held: Meter::default(),
             outgoing: BTreeMap::new(),
@@ -373,8 +370,7 @@ impl Connection {
         self.handshake_deadline = None;
         self.channel.close();
         self.outgoing.clear();
-        self.dist_rest = None;
-        self.dist_partly = None;
+        self.dist_rest = Bytes::new();
         self.suspicion = None;
         self.unflushed = true;
         self.lost.get_or_insert(reason);
@@ -683,25 +679,18 @@ impl Connection {
         while !self.dist_blocked {
             let held = self.dist_held.level();
             let room = (options.send_window as usize).saturating_sub(held);
-            if room == 0 && self.dist_partly.is_none() {
+            if room == 0 || !self.has_frames() {
                 break; // what is acknowledged makes room
             }
-            let Some(mut chunk) = self.dist_partly.take().or_else(|| self.next_frames(room)) else {
-                break;
-            };
-            let whole = chunk.len();
+            let piece = self.dist_rest.len().min(room).min(QUANTUM);
+            let mut chunk = self.dist_held.count(self.dist_rest.slice(..piece), None);
             let mut send = self.quic.send_stream(stream_id(stream));
             match send.write_chunks(std::slice::from_mut(&mut chunk)) {
                 Ok(written) => {
+                    self.dist_rest.advance(written.bytes);
                     writable |= self.channel.written(written.bytes);
-                    if written.bytes < whole {
-                        self.dist_partly = Some(chunk);
-                    }
                 }
-                Err(quinn_proto::WriteError::Blocked) => {
-                    self.dist_blocked = true;
-                    self.dist_partly = Some(chunk);
-                }
+                Err(quinn_proto::WriteError::Blocked) => self.dist_blocked = true,
                 Err(_) => {
                     self.lost.get_or_insert_with(|| {
                         CloseReason::new("protocol", "the stream of our messages is closed")
@@ -713,29 +702,18 @@ impl Connection {
         writable
     }
 
-    /// The next frames for QUIC, at most `room` bytes of them, counted as held by it.
-    fn next_frames(&mut self, room: usize) -> Option<Bytes> {
-        let mut chunk = match self.dist_rest.take() {
-            Some(rest) => rest,
-            None => {
-                let staged = self.channel.take();
-                if staged.is_empty() {
-                    self.channel.recycle(staged);
-                    return None;
-                }
-                if staged.len() < COPY_BELOW {
-                    let copy = Bytes::copy_from_slice(&staged);
-                    self.channel.recycle(staged);
-                    copy
-                } else {
-                    Bytes::from(staged)
-                }
+    /// Whether there are frames for QUIC, in `dist_rest` then.
+    fn has_frames(&mut self) -> bool {
+        if self.dist_rest.is_empty() {
+            let staged = self.channel.take();
+            if staged.len() < COPY_BELOW {
+                self.dist_rest = Bytes::copy_from_slice(&staged);
+                self.channel.recycle(staged);
+            } else {
+                self.dist_rest = Bytes::from(staged);
             }
-        };
-        if chunk.len() > room.min(QUANTUM) {
-            self.dist_rest = Some(chunk.split_off(room.min(QUANTUM)));
         }
-        Some(self.dist_held.count(chunk, None))
+        !self.dist_rest.is_empty()
     }
 
     /// The stream as one that we may send on, or None.

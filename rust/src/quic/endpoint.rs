@@ -216,7 +216,7 @@ impl Core {
     ) -> io::Result<Link> {
         let buffer = self.options.socket_buffer as usize;
         let socket = match given {
-            Some(socket) => Socket::given(socket, peer, buffer)?,
+            Some(socket) => Socket::given(socket, peer, peer, buffer)?,
             None => Socket::connect(peer, peer, buffer)?,
         };
         let local = socket.local_address()?;
@@ -266,7 +266,7 @@ impl Core {
             .ok_or(MoveError::NotConnected)?;
         let to = to.unwrap_or(endpoint.socket.destination().unwrap_or(peer));
         let socket = match given {
-            Some(socket) => Socket::given(socket, peer, buffer),
+            Some(socket) => Socket::given(socket, to, peer, buffer),
             None => Socket::connect(to, peer, buffer),
         };
         let socket = socket.map_err(MoveError::Socket)?;

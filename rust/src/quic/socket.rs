@@ -23,6 +23,7 @@ pub struct Socket {
     blocked: VecDeque<Blocked>,
     /// Peers that the kernel called unreachable since the last look.
     unreachable: Vec<SocketAddr>,
+    /// Where its packets go, if to one address alone; a socket of our own is connected there.
     connected_to: Option<SocketAddr>,
     /// What QUIC knows the peer by, where packets go by another address, that of a relay.
     known_as: Option<SocketAddr>,
@@ -80,10 +81,17 @@ impl Socket {
         Ok(socket)
     }
 
-    /// A socket of the caller's, bound and perhaps connected.
-    pub fn given(io: UdpSocket, peer: SocketAddr, buffer: usize) -> io::Result<Self> {
+    /// The same on a socket of the caller's, bound and perhaps connected.
+    pub fn given(
+        io: UdpSocket,
+        to: SocketAddr,
+        peer: SocketAddr,
+        buffer: usize,
+    ) -> io::Result<Self> {
         io.set_nonblocking(true)?;
-        Self::new(io, Some(peer), buffer)
+        let mut socket = Self::new(io, Some(to), buffer)?;
+        socket.known_as = (to != peer).then_some(peer);
+        Ok(socket)
     }
 
     /// Where packets go, if to one place alone.
@@ -142,9 +150,11 @@ impl Socket {
                 .recv(UdpSockRef::from(&self.io), &mut buffers, &mut arena.meta)
             {
                 Ok(count) => {
-                    if let Some(peer) = self.known_as {
-                        // Connected, so that nothing comes from anywhere else.
-                        arena.meta[..count].iter_mut().for_each(|m| m.addr = peer);
+                    if let (Some(peer), Some(relay)) = (self.known_as, self.connected_to) {
+                        let from_relay = arena.meta[..count].iter_mut();
+                        from_relay
+                            .filter(|m| m.addr == relay)
+                            .for_each(|m| m.addr = peer);
                     }
                     return Ok(count);
                 }

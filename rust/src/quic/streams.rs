@@ -15,7 +15,7 @@ use super::connection::is_user;
 use super::meter::Meter;
 use super::options::{varint, Options};
 use super::Event;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use quinn_proto::{Connection, Dir, ReadError, StreamId, VarInt, WriteError};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -74,9 +74,7 @@ struct Sending {
     queue: VecDeque<Bytes>,
     /// Small writes that were gathered.
     tail: Vec<u8>,
-    /// What QUIC took in part; it is counted already.
-    rest: Option<Bytes>,
-    /// Bytes of all three.
+    /// Bytes of both.
     queued: usize,
     held: Meter,
     given: u64,
@@ -613,20 +611,26 @@ impl Sending {
         let mut send = quic.send_stream(stream_id(stream));
         let mut quantum = QUANTUM;
         while self.queued > 0 && quantum > 0 {
-            let Some(mut chunk) = self.rest.take().or_else(|| self.next_chunk(total)) else {
+            if self.queue.is_empty() {
+                self.close_tail();
+            }
+            let Some(front) = self.queue.front_mut() else {
                 break;
             };
+            // Only what QUIC takes may count: else streams whose readers are slow would use up the share of all.
+            let piece = front.slice(..front.len().min(quantum));
+            let mut chunk = total.count(piece, Some(&self.held));
             match send.write_chunks(std::slice::from_mut(&mut chunk)) {
                 Ok(written) => {
+                    front.advance(written.bytes);
+                    if front.is_empty() {
+                        self.queue.pop_front();
+                    }
                     self.queued -= written.bytes;
                     self.given += written.bytes as u64;
-                    quantum = quantum.saturating_sub(written.bytes);
-                    if written.chunks == 0 {
-                        self.rest = Some(chunk);
-                    }
+                    quantum -= written.bytes;
                 }
                 Err(WriteError::Blocked) => {
-                    self.rest = Some(chunk);
                     self.blocked = true;
                     return false;
                 }
@@ -643,19 +647,6 @@ impl Sending {
             let _ = send.finish();
         }
         self.queued > 0
-    }
-
-    fn next_chunk(&mut self, total: &Meter) -> Option<Bytes> {
-        if self.queue.is_empty() {
-            self.close_tail();
-        }
-        let front = self.queue.front_mut()?;
-        let chunk = if front.len() > QUANTUM {
-            front.split_to(QUANTUM)
-        } else {
-            self.queue.pop_front()?
-        };
-        Some(total.count(chunk, Some(&self.held)))
     }
 
     /// Whether the peer has seen anything of what we wrote.
@@ -683,7 +674,6 @@ impl Sending {
     fn drop_queue(&mut self) {
         self.queue.clear();
         self.tail = Vec::new();
-        self.rest = None;
         self.queued = 0;
     }
 

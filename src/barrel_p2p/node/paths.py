@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -37,6 +38,8 @@ NAME: Final = Atom("barrel_p2p_paths")
 MIGRATE: Final = Atom("migrate")
 OK: Final = Atom("ok")
 ERROR: Final = Atom("error")
+#: Requests of one peer that wait for a move of its connection; more are told so at once (a guess).
+MAX_WAITING: Final = 16
 #: The longest that a peer may let us try to move (a guess): a bound for what it can keep us busy with.
 MAX_SECONDS: Final = 60.0
 
@@ -145,8 +148,11 @@ class Paths:
     async def _move(self, connection: Connection, peer: Atom, timeout: float) -> None:
         address = connection.address or connection.peer_address
         before = connection.local_address
-        async with asyncio.timeout(timeout):
-            way = await self._find(peer, address)
+        try:
+            async with asyncio.timeout(timeout):
+                way = await self._find(peer, address)
+        except TimeoutError:
+            raise MigrationTimeout(f"on_address gave no way to {peer} within {timeout:g} s") from None
         fd = None if way.socket is None else way.socket.fileno()
         await connection.migrate(timeout, to=way.address, fd=fd)
         log.info("the connection to %s moved from %s:%d to %s:%d", peer, *before, *connection.local_address)
@@ -189,6 +195,7 @@ class PathServer(GenServer):
 
     async def init(self, paths: Paths) -> None:
         self.paths = paths
+        self.waiting: Counter[Atom] = Counter()
 
     async def handle_call(self, request: Any, from_: Any) -> Any:
         match request:
@@ -197,19 +204,26 @@ class PathServer(GenServer):
                 channel = self.paths.channel(caller.node)
                 if channel is None or not quic(channel).is_dialer:
                     return (ERROR, Atom("not_dialer"), "neither side says that it made this connection")
-                spawn(_move_for, self.paths, channel, milliseconds / 1000, from_)
+                if self.waiting[caller.node] >= MAX_WAITING:
+                    return (ERROR, Atom("busy"), "too many requests for this connection wait already")
+                self.waiting[caller.node] += 1
+                spawn(self._move_for, channel, milliseconds / 1000, from_)
                 return NOREPLY
         return (ERROR, Atom("unknown_call"), "what is asked is (migrate, milliseconds), up to a minute")
 
-
-async def _move_for(paths: Paths, channel: Channel, timeout: float, from_: Any) -> None:
-    try:
-        await paths.move(channel, timeout)
-    except (MigrationError, NotConnected, OSError, TimeoutError) as error:
-        word = next((word for kind, word in _WORDS.items() if isinstance(error, kind)), "failed")
-        reply(from_, (ERROR, Atom(word), str(error)))
-    else:
-        reply(from_, OK)
+    async def _move_for(self, channel: Channel, timeout: float, from_: Any) -> None:
+        peer = channel.name
+        try:
+            await self.paths.move(channel, timeout)
+        except (MigrationError, NotConnected, OSError) as error:
+            word = next((word for kind, word in _WORDS.items() if isinstance(error, kind)), "failed")
+            reply(from_, (ERROR, Atom(word), str(error)))
+        else:
+            reply(from_, OK)
+        finally:
+            self.waiting[peer] -= 1
+            if not self.waiting[peer]:
+                del self.waiting[peer]
 
 
 def quic(channel: Channel) -> Connection:
