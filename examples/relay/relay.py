@@ -17,6 +17,7 @@ class Relay(asyncio.DatagramProtocol):
     def __init__(self, target: Address) -> None:
         self.target = target
         self.passed = 0
+        self.deaf = False  # drop everything, as a path does that leads nowhere any more
         self._ways: dict[Address, asyncio.DatagramTransport] = {}
         self._opening: dict[Address, list[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -36,6 +37,8 @@ class Relay(asyncio.DatagramProtocol):
     # --- datagrams ----------------------------------------------------------------------------------------------------
 
     def datagram_received(self, data: bytes, sender: Address) -> None:
+        if self.deaf:
+            return
         self.passed += 1
         way = self._ways.get(sender)
         if way is not None:
@@ -56,8 +59,9 @@ class Relay(asyncio.DatagramProtocol):
             way.sendto(data)
 
     def answer(self, data: bytes, to: Address) -> None:
-        self.passed += 1
-        self._transport.sendto(data, to)
+        if not self.deaf:
+            self.passed += 1
+            self._transport.sendto(data, to)
 
 
 class _Back(asyncio.DatagramProtocol):

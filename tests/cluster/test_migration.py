@@ -181,12 +181,21 @@ def test_a_peer_can_keep_us_busy_with_moves_of_its_own_connection_only(tmp_path:
     run(story, tmp_path)
 
 
-def test_the_relay_example_prints_what_it_promises() -> None:
-    example = Path(__file__).parents[2] / "examples" / "relay"
-    promised = re.findall(r"^```text\n(.*?)^```", (example / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    done = subprocess.run([sys.executable, str(example / "swap.py")], capture_output=True, text=True, timeout=60)
-    assert [done.stdout] == promised, done.stderr
+EXAMPLE = Path(__file__).parents[2] / "examples" / "relay"
+
+
+@pytest.mark.parametrize(("program", "number"), [("swap.py", 0), ("watchdog.py", 1)])
+def test_the_relay_examples_print_what_they_promise(program: str, number: int) -> None:
+    promised = re.findall(r"^```text\n(.*?)^```", (EXAMPLE / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    done = subprocess.run([sys.executable, str(EXAMPLE / program)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == promised[number], done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_watchdog_of_the_documentation_is_the_one_that_runs() -> None:
+    page = (EXAMPLE.parents[1] / "docs" / "how-to" / "migration.md").read_text()
+    shown = re.search(r"^```python\n(async def watch.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert shown is not None and shown[1] in (EXAMPLE / "watchdog.py").read_text()
 
 
 def test_links_monitors_messages_and_streams_ride_through_a_hundred_moves(

@@ -370,6 +370,38 @@ def test_the_death_of_the_opener_resets_and_a_stream_that_was_given_away_lives_o
     run(story, tmp_path)
 
 
+def test_a_handler_may_give_its_stream_away_and_a_reset_by_the_peer_is_no_fault_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice, bob = await two(cluster)
+
+        async def keeper() -> None:
+            await echo(await receive())
+
+        async def give(stream: Stream) -> None:
+            stream.give_to(pid)
+            send(pid, stream)
+
+        pid = spawn(keeper, node=bob)
+        bob.streams.register_acceptor("give", give)
+        bob.streams.register_acceptor("echo", echo)
+        stream = await alice.streams.open("give", BOB)
+        await stream.write(b"kept")
+        assert await stream.readexactly(4) == b"kept"
+        with pytest.raises(StreamClosed):
+            stream.give_to(pid)  # a process of another node
+        caplog.clear()
+        other = await alice.streams.open("echo", BOB)
+        await other.write(b"x")
+        assert await other.readexactly(1) == b"x"
+        other.reset(3)
+        await until(lambda: bob.streams.statistics()[alice.name].open == 1)
+        assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
+
+    run(story, tmp_path)
+
+
 def test_a_block_that_raises_resets(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         alice, bob = await two(cluster)

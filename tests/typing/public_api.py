@@ -8,8 +8,10 @@ from barrel_p2p import (
     Atom,
     GenServer,
     Node,
+    PathStats,
     Pid,
     Reference,
+    Stream,
     call,
     monitor,
     receive,
@@ -38,6 +40,14 @@ async def main() -> None:
         assert_type(node.nodes(), list[Atom])
         assert_type(await node.ping("bob@127.0.0.1"), bool)
         assert_type(self_pid(), Pid)
+        stream = await node.streams.open("backup", "bob@127.0.0.1")
+        assert_type(stream, Stream)
+        assert_type(await stream.read(100), bytes)
+        assert_type(await stream.send_file("file"), int)
+        async for chunk in stream:
+            assert_type(chunk, bytes)
+        await node.migrate_peer("bob@127.0.0.1", timeout=1.0)
+        assert_type(node.path_stats("bob@127.0.0.1"), PathStats)
         assert_type(spawn(worker, 1), Pid)
         assert_type(await spawn("module:function", 1, node="bob@127.0.0.1"), Pid)
         pid = await Counter.start_link(10, name="counter")

@@ -1,9 +1,7 @@
 //! Options of an endpoint with their defaults, and the transport settings that follow from them.
 
 use super::congestion::{LocalWindow, Observed};
-use quinn_proto::{
-    congestion, AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
-};
+use quinn_proto::{congestion, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use std::time::Duration;
 
 macro_rules! options {

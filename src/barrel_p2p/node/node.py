@@ -339,7 +339,7 @@ class Node:
         if self._streams is None:
             from barrel_p2p.services.streams import Streams
 
-            self._streams = Streams(self, lambda name: self._routes.connect(name))
+            self._streams = Streams(self, lambda name: self._routes.connect(name), lambda: self._routes.channels)
         return self._streams
 
     async def migrate_peer(self, name: str, timeout: float = 5.0) -> None:

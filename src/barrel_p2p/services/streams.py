@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from barrel_p2p.errors import BadTag, Exit, NameTaken, NotSupported, StreamLost, StreamReset
@@ -37,6 +38,28 @@ _SHUTDOWN: Final = Atom("shutdown")
 _STREAM: Final = Atom("stream")
 
 
+@dataclass(frozen=True, slots=True)
+class StreamStatistics:
+    """The streams of one peer since its connection was made.
+
+    Attributes:
+        open: Streams of both sides that have not ended.
+        refused: Its streams that nobody took.
+        crowded: Those refused because too many waited for the rest of their tag.
+        unfinished: Those whose tag was not complete in time, or at their end.
+    """
+
+    open: int
+    refused: int
+    crowded: int
+    unfinished: int
+
+    @classmethod
+    def of(cls, stats: Mapping[str, int]) -> StreamStatistics:
+        names = ("streams", "streams_refused", "preambles_crowded", "preambles_unfinished")
+        return cls(*(stats.get(name, 0) for name in names))
+
+
 class Streams:
     """The streams of one node, as ``node.streams``.
 
@@ -49,9 +72,15 @@ class Streams:
         node.streams.register_acceptor("backup", store)
     """
 
-    def __init__(self, node: Node, connect: Callable[[Atom], Coroutine[Any, Any, Channel]]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        connect: Callable[[Atom], Coroutine[Any, Any, Channel]],
+        channels: Callable[[], Mapping[Atom, Channel]],
+    ) -> None:
         self._node = node
         self._connect = connect
+        self._channels = channels
         self._acceptors: dict[bytes, Acceptor] = {}
         self._monitors: dict[bytes, Monitor] = {}
 
@@ -98,6 +127,14 @@ class Streams:
     def list_acceptors(self) -> dict[bytes, Acceptor]:
         """Who takes which tag, at this moment."""
         return dict(self._acceptors)
+
+    def statistics(self) -> dict[Atom, StreamStatistics]:
+        """Counts of each connected peer, at this moment."""
+        return {
+            name: StreamStatistics.of(channel.connection.stats())
+            for name, channel in self._channels().items()
+            if isinstance(channel.connection, Connection)
+        }
 
     def _forget(self, key: bytes) -> None:
         self._monitors.pop(key, None)
@@ -182,4 +219,4 @@ def _tag(tag: str | bytes) -> bytes:
     return key
 
 
-__all__ = ["Acceptor", "Handler", "Streams"]
+__all__ = ["Acceptor", "Handler", "StreamStatistics", "Streams"]
