@@ -33,6 +33,7 @@ from .errors import (
     ExitReason,
     HandshakeError,
     InternalError,
+    MapClosed,
     MigrationDisabled,
     MigrationError,
     MigrationTimeout,
@@ -47,6 +48,7 @@ from .errors import (
     ReceiveConflict,
     RemoteError,
     StartError,
+    StoreError,
     StreamClosed,
     StreamError,
     StreamLost,
@@ -87,12 +89,15 @@ from .process.gen_server import IGNORE, NOREPLY, GenServer, Reply, Stop
 from .process.io import group_leader
 from .process.names import global_, via
 from .process.supervisor import Supervisor
+from .proto.replicated import Applied, Comparable, Replicated
+from .services.map import MapStatistics, ReplicatedMap
 from .services.stream import Stream
 from .term.types import Atom, BitString, Export, Fun, ImproperList, Pid, Port, Reference
 
 __all__ = [
     "IGNORE",
     "NOREPLY",
+    "Applied",
     "Atom",
     "AuthError",
     "BadTag",
@@ -102,6 +107,7 @@ __all__ = [
     "CallTimeout",
     "ChannelOverflow",
     "ChildSpec",
+    "Comparable",
     "ConfigError",
     "DecodeError",
     "EncodeError",
@@ -113,6 +119,8 @@ __all__ = [
     "HandshakeError",
     "ImproperList",
     "InternalError",
+    "MapClosed",
+    "MapStatistics",
     "MigrationDisabled",
     "MigrationError",
     "MigrationTimeout",
@@ -134,10 +142,13 @@ __all__ = [
     "ReceiveConflict",
     "Reference",
     "RemoteError",
+    "Replicated",
+    "ReplicatedMap",
     "Reply",
     "StartError",
     "Statistics",
     "Stop",
+    "StoreError",
     "Stream",
     "StreamClosed",
     "StreamError",

@@ -40,6 +40,24 @@ class NameTaken(BarrelError):
     """``register`` found the name in use, or the process already has a name, or the pid is not a live local one."""
 
 
+class MapClosed(BarrelError):
+    """A replicated map was used after it, or its node, was closed on this node."""
+
+
+# --- the machine's fault ----------------------------------------------------------------------------------------
+
+
+class StoreError(BarrelError, OSError):
+    """The disk did not take a write. It has no effect: nothing has changed in memory, and nobody was told.
+
+    ``corrupt``: the file itself is damaged.
+    """
+
+    def __init__(self, message: str, *, corrupt: bool = False) -> None:
+        super().__init__(message)
+        self.corrupt = corrupt
+
+
 # --- the peer's fault -------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ collected tombstone doesn't let the removed value come back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -108,6 +108,11 @@ class ORMap:
         """As ``entry``, for the ``term_key`` of the key."""
         return self._live.get(index) or self._dead.get(index)
 
+    @property
+    def view(self) -> Mapping[Hashable, Entry]:
+        """The live entries by the ``term_key`` of their keys: always the same object, which shows every change."""
+        return self._live
+
     def stamp_of(self, key: Any) -> int:
         """The stamp that a write of the key must exceed; 0 if there is nothing."""
         entry = self.entry(key)
@@ -141,6 +146,10 @@ class ORMap:
         """Remove a key, also one that isn't there: it may be on its way. ``stamp`` must exceed ``stamp_of(key)``."""
         old = self.entry(key)
         return self._store(old, Entry(key, term_key(key), None, None, stamp))
+
+    def store(self, entry: Entry) -> Change:
+        """Put an entry in the place of the one that it was made from."""
+        return self._store(self.find(entry.index), entry)
 
     def merge(self, entries: Iterable[Entry], *, seen: Seen | None = None, oldest: int = 0) -> Merged:
         """Merge entries of another replica, in time proportional to their number.

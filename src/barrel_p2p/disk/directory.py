@@ -44,6 +44,11 @@ class DataDir:
         """The TLS certificate and its key."""
         return self.path / "quic"
 
+    @property
+    def maps(self) -> Path:
+        """Replicated maps that are kept."""
+        return self.path / "maps"
+
     def lock(self) -> DataDir:
         """Create the directory if need be and take it for this node; ``release`` or the end of ``with`` gives
         it back.

@@ -47,6 +47,7 @@ from barrel_p2p.term.types import Atom
 
 if TYPE_CHECKING:
     from barrel_p2p.services.global_names import Global
+    from barrel_p2p.services.maps import Maps
     from barrel_p2p.services.streams import Streams
 
 log = logging.getLogger("barrel_p2p.node")
@@ -94,6 +95,7 @@ class Node:
             lambda: self.runtime,
             lambda name, address: way_to(name, address, self.options),
         )
+        self._maps: Maps | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -152,6 +154,7 @@ class Node:
                 contacts=self._contacts,
                 learn_address=self._known_addresses.__setitem__,
             )
+            self._start_overlay_services()
         except BaseException:
             await self.stop()
             raise
@@ -168,6 +171,11 @@ class Node:
 
         self._global = await Global.start(self)
 
+    def _start_overlay_services(self) -> None:
+        from barrel_p2p.services.maps import Maps
+
+        self._maps = Maps(self, self.overlay.replication, self._data_dir.maps)
+
     async def stop(self) -> None:
         """End all processes, close all connections, release the port. Idempotent."""
         async with AsyncExitStack() as stack:  # each step is taken even if one before it fails or is cancelled
@@ -176,6 +184,8 @@ class Node:
                 stack.push_async_callback(self._carrier.close)
             if self._runtime is not None:
                 stack.push_async_callback(self._routes.close)
+                if self._maps is not None:
+                    stack.callback(self._maps.stop)
                 if self._overlay is not None:
                     stack.callback(self._overlay.stop)
                 stack.push_async_callback(self._runtime.stop)
@@ -364,6 +374,13 @@ class Node:
     def path_stats(self, name: str) -> PathStats:
         """Round trips, losses, addresses, migrations of the path to a connected peer. Raises NotConnected."""
         return self._paths.stats(validate_node_name(name))
+
+    @property
+    def maps(self) -> Maps:
+        """Replicated maps: ``open``, ``close``, ``delete``, ``names``."""
+        if self._maps is None:
+            raise not_running(self.name)
+        return self._maps
 
     # --- remote calls -----------------------------------------------------------------------------------------------
 

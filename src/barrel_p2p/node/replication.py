@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from barrel_p2p.crdt.hlc import Clock
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.node.dispatch import Dispatch
 from barrel_p2p.node.driver import Driver
@@ -38,6 +39,8 @@ class Replication:
         self._gossip = gossip
         self._instances: dict[Atom, Instance] = {}
         self._neighbours: dict[str, bool] = {}  # whether it is a node of this library
+        self.clock = Clock()  # one for all that is stamped on this node
+        self.deaths: list[Callable[[Atom], None]] = []  # called with the name of a neighbour that died
 
     def open(
         self,
@@ -46,6 +49,7 @@ class Replication:
         *,
         notify: Callable[[Sequence[Any]], None],
         persist: Callable[[Any], None] | None = None,
+        forget: Callable[[Sequence[Any]], None] | None = None,
         anti_entropy_s: float = ANTI_ENTROPY_S,
     ) -> Instance:
         """Replicate ``state`` with the instances of the same name on other nodes.
@@ -53,9 +57,10 @@ class Replication:
         Args:
             notify: gets the changes that the user sees, in order.
             persist: writes a delta to disk before it is told to anybody.
+            forget: deletes parts on disk, as ``Applied.forgotten`` names them.
         """
         assert name not in self._instances, name
-        instance = Instance(self, name, state, notify, persist, anti_entropy_s)
+        instance = Instance(self, name, state, notify, persist, forget, anti_entropy_s)
         self._instances[name] = instance
         self._dispatch.deliver_to(name, instance.received)
         self._gossip.handle(name, instance.heard)
@@ -82,9 +87,12 @@ class Replication:
             case PeerUp(peer, kind):
                 self._neighbours[peer] = kind == "python"
                 self._tell_all(event.PeerUp(Atom(peer), kind == "python"))
-            case PeerDown(peer):
+            case PeerDown(peer, reason):
                 self._neighbours.pop(peer, None)
                 self._tell_all(event.PeerDown(Atom(peer)))
+                if reason == "nodedown":
+                    for tell in self.deaths:
+                        tell(Atom(peer))
             case Left():
                 for peer in list(self._neighbours):
                     self._tell_all(event.PeerDown(Atom(peer)))
@@ -124,6 +132,7 @@ class Instance(Driver):
         state: Replicated,
         notify: Callable[[Sequence[Any]], None],
         persist: Callable[[Any], None] | None,
+        forget: Callable[[Sequence[Any]], None] | None,
         anti_entropy_s: float,
     ) -> None:
         self._replica = Replica(
@@ -138,17 +147,25 @@ class Instance(Driver):
         self._gossip = owner._gossip
         self._notify = notify
         self._persist = persist
+        self._forget = forget
 
     def begin(self) -> None:
         for order in self._replica.start(now=self._loop.time()):
             self._perform(order)
 
     def write(self, operation: Any) -> None:
-        """Apply a write of the user's: when this returns it is applied, and on disk if the instance is durable.
+        """Apply a write of the user's. What the state raises goes to the caller, and then nothing has changed.
 
-        What the state or the disk raises goes to the caller.
+        Raises:
+            RuntimeError: it was called by what a merge calls, such as a validator.
         """
+        self.check_idle()
         self.tell(event.WriteAsked(operation))
+
+    def check_idle(self) -> None:
+        """Raise RuntimeError where ``write`` would."""
+        if self._busy:
+            raise RuntimeError(f"{self.name}: a write from within a write or a merge, such as one by a validator")
 
     @property
     def refused(self) -> dict[str, int]:
@@ -174,6 +191,9 @@ class Instance(Driver):
             case event.Persist(delta):
                 assert self._persist is not None
                 self._persist(delta)
+            case event.Forget(parts):
+                if self._forget is not None:
+                    self._forget(parts)
             case event.Broadcast(payload):
                 self._gossip.publish(self.name, payload)
             case event.SendTo(peer, message):

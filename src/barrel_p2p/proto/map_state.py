@@ -1,6 +1,7 @@
 """The state of a replicated map on one node: the map, its clock, what it has seen, and the rules of what it lets in.
 
-It is a ``Replicated``: ``proto.replica`` drives it. Operations are ``Put``, ``Remove`` and ``Prune``.
+It is a ``Replicated``: ``proto.replica`` drives it. Operations are ``Put``, ``Remove`` and ``Prune``; and ``Commit``,
+for who wants a write on disk before anybody sees it: ``prepare`` makes the entry and changes nothing yet.
 
 The life of a tombstone: for ``tombstone_ttl_ms`` it is kept in any case. Then it is collected as soon as it is stable,
 that is as soon as no value that it would have to remove can still be under way (see ``crdt.seen``); at the latest after
@@ -14,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from barrel_p2p.crdt.entry import BUCKET_SHIFT, Entry, entry_digest
+from barrel_p2p.crdt.entry import BUCKET_SHIFT, Entry, entry_digest, put_over, tombstone
 from barrel_p2p.crdt.hlc import Clock, from_term, pack, to_term
 from barrel_p2p.crdt.ormap import Change, ORMap
 from barrel_p2p.crdt.seen import MAX_WRITERS, NOTHING, Seen, Span
@@ -48,6 +49,13 @@ class Prune:
     """Forget the entries that only ``node`` wrote, here and without a tombstone: copies elsewhere may come back."""
 
     node: Atom
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Take in an entry of ``MapState.prepare``; nothing was written to its key since, and a disk has it if need be."""
+
+    entry: Entry
 
 
 class MapState:
@@ -94,38 +102,50 @@ class MapState:
     # --- writes -------------------------------------------------------------------------------------------------------
 
     def write(self, operation: Any, wall_ms: int) -> Applied:
-        """Apply a ``Put``, ``Remove`` or ``Prune``.
+        """Apply a ``Put``, ``Remove``, ``Commit`` or ``Prune``.
 
         Raises:
             ValueError: the key or the value is no term, the value is not valid, one is too large, or the map is full.
         """
-        if isinstance(operation, Put):
-            return self.put(operation.key, operation.value, wall_ms)
-        if isinstance(operation, Remove):
-            return self.remove(operation.key, wall_ms)
+        if isinstance(operation, Commit):
+            change = self.map.store(operation.entry)
+            return Applied(changes=[change], broadcast=[delta_term([operation.entry])])
+        if isinstance(operation, (Put, Remove)):
+            change = self.map.store(self.prepare(operation, wall_ms))
+            return self._written(change)
         if isinstance(operation, Prune):
             return self._prune(operation.node)
         raise TypeError(f"{type(operation).__name__} is no operation of a map")
 
     def put(self, key: Any, value: Any, wall_ms: int) -> Applied:
         """As ``write(Put(key, value), wall_ms)``."""
-        if self._validator is not None and self._validator(value) is not True:
-            raise ValueError("the map's validator refuses the value")
+        return self.write(Put(key, value), wall_ms)
+
+    def remove(self, key: Any, wall_ms: int) -> Applied:
+        """As ``write(Remove(key), wall_ms)``."""
+        return self.write(Remove(key), wall_ms)
+
+    def prepare(self, operation: Put | Remove, wall_ms: int) -> Entry:
+        """The entry that a write makes; it raises as ``write`` does."""
+        key = operation.key
         if not fits(key, self._rules.max_key_bytes):
             raise ValueError(f"a key of more than {self._rules.max_key_bytes} bytes")
+        if isinstance(operation, Remove):
+            return tombstone(key, self.clock.over(self.map.stamp_of(key), wall_ms))
+        value = operation.value
+        try:
+            valid = self._validator is None or self._validator(value) is True
+        except Exception as error:  # the user's, given what it never expected
+            raise ValueError(f"the map's validator failed on the value: {error!r:.200}") from error
+        if not valid:
+            raise ValueError("the map's validator refuses the value")
         if len(encode(value)) > self._rules.max_value_bytes:
             raise ValueError(f"a value of more than {self._rules.max_value_bytes} bytes")
         old = self.map.entry(key)
         if old is None and self.map.full:
             raise ValueError("the map is full")
         stamp = self.clock.over(0 if old is None else old.stamp, wall_ms)
-        return self._written(self.map.put(key, value, self.node, stamp))
-
-    def remove(self, key: Any, wall_ms: int) -> Applied:
-        """As ``write(Remove(key), wall_ms)``."""
-        if not fits(key, self._rules.max_key_bytes):
-            raise ValueError(f"a key of more than {self._rules.max_key_bytes} bytes")
-        return self._written(self.map.remove(key, self.clock.over(self.map.stamp_of(key), wall_ms)))
+        return put_over(old, key, value, self.node, stamp)
 
     def _written(self, change: Change) -> Applied:
         assert change.new is not None
@@ -140,7 +160,7 @@ class MapState:
         changes = [change for change in [self.map.drop(entry.index) for entry in entries] if change is not None]
         if node != self.node:
             self.seen.forget(node)
-        return Applied(changes=changes, dropped=bool(changes))
+        return Applied(changes=changes, dropped=bool(changes), forgotten=[change.key for change in changes])
 
     # --- merges -------------------------------------------------------------------------------------------------------
 
@@ -212,8 +232,8 @@ class MapState:
             hard = max(hard, self.map.tombstone_stamp(excess + self._max_tombstones // 10))
         writer, until = self._writer, self.seen.until
         stable = everyone if writer is None else lambda entry: until(writer(entry.key), hard)
-        self.map.collect(pack(max(wall_ms - self._ttl, 0)), stable, hard)
-        return Applied()
+        collected = self.map.collect(pack(max(wall_ms - self._ttl, 0)), stable, hard)
+        return Applied(forgotten=[entry.key for entry in collected])
 
     def snapshot(self, wall_ms: int, *, python: bool) -> Iterator[Any]:
         """All entries, tombstones too."""
@@ -277,4 +297,4 @@ def _spans(testimony: Any, latest_ms: int) -> Iterator[tuple[Atom, Span, int]]:
             yield node, (span[0], span[1]) if span else NOTHING, heard  # type: ignore[misc]  # none is None
 
 
-__all__ = ["HARD_HORIZONS", "MAX_ENTRIES", "TOMBSTONE_TTL_MS", "MapState", "Prune", "Put", "Remove"]
+__all__ = ["HARD_HORIZONS", "MAX_ENTRIES", "TOMBSTONE_TTL_MS", "Commit", "MapState", "Prune", "Put", "Remove"]

@@ -52,6 +52,7 @@ from barrel_p2p.proto.replica_events import (
     DirectReceived,
     Drained,
     Fact,
+    Forget,
     Notify,
     Order,
     PeerDown,
@@ -100,7 +101,7 @@ class Replica:
         state: what is replicated.
         rng: where randomness comes from.
         anti_entropy_s: seconds between two rounds, give or take a quarter; 0 for never.
-        durable: whether ``Persist`` is wanted.
+        durable: whether ``Persist`` and ``Forget`` are wanted.
     """
 
     def __init__(
@@ -184,6 +185,8 @@ class Replica:
         for reason, count in applied.refused.items():
             self._refuse(reason, count)
         orders: list[Order] = [Persist(delta) for delta in applied.merged] if self._durable else []
+        if self._durable and applied.forgotten:
+            orders.append(Forget(applied.forgotten))
         orders += [Broadcast((Atom("delta"), self._name, delta)) for delta in applied.broadcast]
         orders += [Broadcast((Atom("custom"), self._name, term)) for term in applied.custom]
         orders += [SendTo(node, (Atom("request_sync"), self._name)) for node in applied.ask]

@@ -78,6 +78,13 @@ class Persist:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """Delete parts on disk; what names them is known to the data type."""
+
+    parts: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Broadcast:
     """Broadcast to all nodes under the tag of this replica; it need not come back to us."""
 
@@ -114,7 +121,7 @@ class StartTimer:
     at: float
 
 
-Order = Persist | Broadcast | SendTo | AwaitDrain | Notify | StartTimer
+Order = Persist | Forget | Broadcast | SendTo | AwaitDrain | Notify | StartTimer
 
 __all__ = [
     "AwaitDrain",
@@ -123,6 +130,7 @@ __all__ = [
     "DirectReceived",
     "Drained",
     "Fact",
+    "Forget",
     "Notify",
     "Order",
     "PeerDown",

@@ -26,6 +26,7 @@ class Applied:
         ask: nodes to be asked for their whole state.
         dropped: parts were dropped here without a trace that other copies could see.
         merged: deltas that bring a copy on disk up to date.
+        forgotten: keys, or whatever names a part, of what is gone here and can go from a copy on disk.
         refused: how many parts of the input were refused, by reason.
     """
 
@@ -36,6 +37,7 @@ class Applied:
     ask: list[Atom] = field(default_factory=list)
     dropped: bool = False
     merged: list[Any] = field(default_factory=list)
+    forgotten: list[Any] = field(default_factory=list)
     refused: Mapping[str, int] = field(default_factory=dict)
 
 
