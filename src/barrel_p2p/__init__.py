@@ -92,6 +92,7 @@ from .process.supervisor import Supervisor
 from .proto.replicated import Applied, Comparable, Replicated
 from .services.map import MapStatistics, ReplicatedMap
 from .services.stream import Stream
+from .services.replicate import Replica
 from .term.types import Atom, BitString, Export, Fun, ImproperList, Pid, Port, Reference
 
 __all__ = [
@@ -142,6 +143,7 @@ __all__ = [
     "ReceiveConflict",
     "Reference",
     "RemoteError",
+    "Replica",
     "Replicated",
     "ReplicatedMap",
     "Reply",

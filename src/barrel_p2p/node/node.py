@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -42,6 +42,7 @@ from barrel_p2p.process.runtime import Block, Runtime
 from barrel_p2p.process.subscribers import Subscribers
 from barrel_p2p.proto.handshake import Connected
 from barrel_p2p.proto.names import validate_node_name
+from barrel_p2p.proto.replicated import Replicated
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from barrel_p2p.services.global_names import Global
     from barrel_p2p.services.maps import Maps
     from barrel_p2p.services.streams import Streams
+    from barrel_p2p.services.replicate import Replica
 
 log = logging.getLogger("barrel_p2p.node")
 log_connect = logging.getLogger("barrel_p2p.connect")
@@ -381,6 +383,37 @@ class Node:
         if self._maps is None:
             raise not_running(self.name)
         return self._maps
+
+    def replicate(
+        self,
+        name: str,
+        state: Replicated,
+        *,
+        notify: Callable[[Sequence[Any]], object] | None = None,
+        anti_entropy_ms: int = 30_000,
+    ) -> Replica:
+        """Replicate a data type of one's own with the replicas of that name on other nodes.
+
+        ::
+
+            visits = node.replicate("visits", Counter(node.name))
+            visits.write(1)
+
+        ``docs/how-to/own-crdt.md`` builds a counter.
+
+        Args:
+            name: At most 236 characters; an atom on the wire.
+            state: What merges. It is called by the node from now on, never at the same time.
+            notify: Gets the list of changes of each write and merge, soon after it.
+            anti_entropy_ms: Time between two comparisons with some neighbour, give or take a quarter; 0: never.
+
+        Raises:
+            ConfigError: The name can't be used, or is in use on this node.
+        """
+        from barrel_p2p.services.replicate import Replica
+
+        codec = Codec(none_atom=self.options.none_atom, max_bytes=self.options.max_message, exact_empty_str=True)
+        return Replica(self.overlay.replication, codec, name, state, notify, anti_entropy_ms)
 
     # --- remote calls -----------------------------------------------------------------------------------------------
 

@@ -91,6 +91,7 @@ class Overlay:
             eager=len(self.gossip.eager),
             lazy=len(self.gossip.lazy),
             dropped=dict(Counter(self.membership.dropped) + Counter(self.gossip.dropped)),
+            refused=self.replication.refused,
             closed_idle=self.idle.closed,
         )
 

@@ -69,6 +69,11 @@ class Replication:
             instance.tell(event.PeerUp(Atom(peer), python))
         return instance
 
+    @property
+    def names(self) -> list[Atom]:
+        """The instances that are open."""
+        return list(self._instances)
+
     def close(self, name: Atom) -> None:
         """Stop replicating here; other nodes go on."""
         instance = self._instances.pop(name, None)

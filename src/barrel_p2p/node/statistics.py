@@ -25,6 +25,8 @@ class OverlayStatistics:
         active, passive: Sizes of the views.
         eager, lazy: Neighbours that get broadcasts in full, and those that are told the ids only.
         dropped: Messages of peers that were malformed or forged, by what was wrong.
+        refused: Parts of what other nodes sent to replicated maps and states that were not taken in, as ``instance:
+            reason``.
         closed_idle: Channels that were closed because nobody used them.
     """
 
@@ -33,6 +35,7 @@ class OverlayStatistics:
     eager: int
     lazy: int
     dropped: dict[str, int]
+    refused: dict[str, int]
     closed_idle: int
 
 
