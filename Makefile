@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUST   := $(shell find rust/src -name '*.rs') rust/Cargo.toml rust/Cargo.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick docs sim clean erlang
+.PHONY: help setup demo test lint format bench bench-quick docs sim kill-maps clean erlang
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -48,6 +48,9 @@ format: setup  ## Format Python and Rust
 
 sim: setup  ## Simulated clusters of the protocol machines, faults included: the standard scenarios, as a table
 	$(BIN)/barrel sim --all
+
+kill-maps: setup  ## Kill a node with SIGKILL fifty times in the middle of acknowledged puts (some ten minutes)
+	BARREL_KILLS=50 $(BIN)/python -m pytest --timeout 1200 tests/cluster/test_maps_kept.py -k survive_kill_9
 
 docs: setup  ## Build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --quiet

@@ -91,8 +91,8 @@ from .process.names import global_, via
 from .process.supervisor import Supervisor
 from .proto.replicated import Applied, Comparable, Replicated
 from .services.map import MapStatistics, ReplicatedMap
-from .services.stream import Stream
 from .services.replicate import Replica
+from .services.stream import Stream
 from .term.types import Atom, BitString, Export, Fun, ImproperList, Pid, Port, Reference
 
 __all__ = [

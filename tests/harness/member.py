@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import logging
 import os
@@ -162,6 +163,50 @@ async def take_global_lock(on: Atom) -> bool:
 async def echo_stream(stream: Stream) -> None:
     async for chunk in stream:
         await stream.write(chunk)
+def open_map(name: str, options: dict[str, Any]) -> int:
+    return len(node.maps.open(name, **options))
+
+
+def close_map(name: str) -> None:
+    node.maps.close(name)
+
+
+def map_items(name: str) -> list[tuple[Any, Any]]:
+    return list(node.maps.open(name).items())
+
+
+def map_put(name: str, key: Any, value: Any) -> None:
+    node.maps.open(name)[key] = value
+
+
+def map_discard(name: str, key: Any) -> None:
+    node.maps.open(name).discard(key)
+
+
+def map_refused(name: str) -> dict[str, int]:
+    return node.maps.open(name).statistics().refused
+
+
+def map_write(name: str, number: int, keys: int) -> None:
+    """Step ``number`` of a story of writes that a test can tell as well."""
+    key = number * 7919 % keys
+    if number % 5 == 4:
+        node.maps.open(name).discard(key)
+    else:
+        node.maps.open(name)[key] = number
+
+
+async def _writer(name: str, first: int, keys: int, report_to: Pid) -> None:
+    for number in itertools.count(first):
+        map_write(name, number, keys)
+        send(report_to, ("written", number))
+        if not number % 8:
+            await asyncio.sleep(0)
+
+
+def start_writer(name: str, first: int, keys: int, report_to: Pid) -> Pid:
+    """Write without end; each write that returned is reported."""
+    return spawn(_writer, name, first, keys, report_to)
 
 
 async def loop_worker(seconds: float) -> None:
@@ -191,6 +236,13 @@ async def main() -> None:
             global_pid_of,
             take_global_lock,
             loop_worker,
+            open_map,
+            close_map,
+            map_items,
+            map_put,
+            map_discard,
+            map_refused,
+            start_writer,
         ):
             node.export(function, module="member")
         if node.options.proto_dist == "barrel_p2p":

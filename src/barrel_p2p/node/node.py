@@ -49,8 +49,8 @@ from barrel_p2p.term.types import Atom
 if TYPE_CHECKING:
     from barrel_p2p.services.global_names import Global
     from barrel_p2p.services.maps import Maps
-    from barrel_p2p.services.streams import Streams
     from barrel_p2p.services.replicate import Replica
+    from barrel_p2p.services.streams import Streams
 
 log = logging.getLogger("barrel_p2p.node")
 log_connect = logging.getLogger("barrel_p2p.connect")

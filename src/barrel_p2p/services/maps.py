@@ -121,7 +121,7 @@ class Maps:
             wall_ms(),
             clock=self._replication.clock,
             validator=validator,
-            rules=Rules(max_value_bytes=max_value_bytes),
+            rules=Rules(max_value_bytes=max_value_bytes, max_entries=max_entries),
             tombstone_ttl_ms=tombstone_ttl_ms,
             max_entries=max_entries,
         )
