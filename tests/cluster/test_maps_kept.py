@@ -169,6 +169,23 @@ def test_a_removal_is_remembered_across_a_restart(tmp_path: Path) -> None:
     run(story, tmp_path)
 
 
+def test_what_others_wrote_is_kept_whatever_its_key(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice, bob = await cluster.node("alice"), await cluster.node("bob")
+        await bob.join(alice.name)
+        m, other = alice.maps.open("m", persist=True), bob.maps.open("m")
+        keys = [1, 1.0, True, "a", Atom("a"), [1], {"k": 1}, None, (1, [2.0])]
+        for number, key in enumerate(keys):
+            other[key] = number
+        del other[[1]]
+        await until(lambda: len(m) == 8 and [1] not in m)
+        alice.maps.close("m")
+        await bob.leave()
+        assert sorted(alice.maps.open("m", persist=True).items(), key=repr) == sorted(other.items(), key=repr)
+
+    run(story, tmp_path)
+
+
 def rows_of(path: Path) -> int:
     with closing(sqlite3.connect(path)) as connection:
         (count,) = connection.execute("SELECT count(*) FROM rows").fetchone()

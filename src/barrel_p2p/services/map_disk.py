@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from barrel_p2p.crdt.entry import Entry
-from barrel_p2p.crdt.keys import canonical, term_key
+from barrel_p2p.crdt.keys import canonical, term_key, term_map
 from barrel_p2p.crdt.wire import delta_term
 from barrel_p2p.disk.checkpoints import Checkpoints
 from barrel_p2p.disk.store import Store, set_aside
@@ -114,7 +114,7 @@ class KeptMap:
     def merged(self, delta: Any) -> None:
         """Write what was merged."""
         keys = {canonical(term_key(key)): key for key in delta}
-        rows = [(row, self._codec.encode({key: delta[key]})) for row, key in keys.items()]
+        rows = [(row, self._codec.encode(term_map([(key, delta[key])]))) for row, key in keys.items()]
         try:
             self._store.write(rows)
         except StoreError as error:
