@@ -476,7 +476,7 @@ def test_members_in_other_programs_share_the_map(tmp_path: Path) -> None:
             return all(sorted(items, key=repr) == mine for items in theirs)
 
         async with asyncio.timeout(30):
-            while not await same():
+            while not await same():  # noqa: ASYNC110 - the state of other programs
                 await asyncio.sleep(0.05)
 
     run(story, tmp_path)

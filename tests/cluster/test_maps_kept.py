@@ -107,7 +107,7 @@ def test_a_whole_cluster_that_is_killed_has_it_all_again(tmp_path: Path) -> None
             assert await ask(observer, member.name, "open_map", "m", {"persist": True}) >= 50
         async with asyncio.timeout(30):
             for member in members:
-                while dict(await ask(observer, member.name, "map_items", "m")) != expected:
+                while dict(await ask(observer, member.name, "map_items", "m")) != expected:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
 
     run(story, tmp_path)

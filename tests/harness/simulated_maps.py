@@ -1,4 +1,4 @@
-"""One replicated map in the simulator: membership, broadcast, replica and map of every node are the machines of a real one.
+"""One replicated map in the simulator: the membership, broadcast, replica and map of each node are those of a real one.
 
 ``story`` plays writes at random nodes while a part of the cluster is cut off and other nodes crash and come back with
 their disks, then leaves the cluster alone for a while. ``Maps.problems`` tells what is wrong at the end: copies that
