@@ -14,7 +14,7 @@ from barrel_p2p.crdt.keys import canonical, term_key, term_map
 from barrel_p2p.proto import hyparview_events as membership
 from barrel_p2p.proto import plumtree_events as broadcast
 from barrel_p2p.proto import replica_events as event
-from barrel_p2p.proto.map_state import HARD_HORIZONS, Commit, MapState, Put, Remove
+from barrel_p2p.proto.map_state import HARD_HORIZONS, Announce, Commit, MapState, Put, Remove
 from barrel_p2p.proto.plumtree import new_id
 from barrel_p2p.proto.replica import Replica
 from barrel_p2p.term.codec import decode, encode
@@ -142,6 +142,7 @@ class Maps(Cluster):
         self.disks[member.name][canonical(entry.index)] = delta
         self.writes[number].append((entry.stamp, put, member.name if put else "", self.written if put else None))
         self.tell_replica(member, event.WriteAsked(Commit(entry)))
+        self.tell_replica(member, event.WriteAsked(Announce([entry.index])))
 
     def problems(self) -> list[str]:
         """What is wrong with the copies of the live members."""

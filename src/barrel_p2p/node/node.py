@@ -186,10 +186,10 @@ class Node:
                 stack.push_async_callback(self._carrier.close)
             if self._runtime is not None:
                 stack.push_async_callback(self._routes.close)
-                if self._maps is not None:
-                    stack.callback(self._maps.stop)
                 if self._overlay is not None:
                     stack.callback(self._overlay.stop)
+                if self._maps is not None:
+                    stack.callback(self._maps.stop)
                 stack.push_async_callback(self._runtime.stop)
 
     @property

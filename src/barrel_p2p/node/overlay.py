@@ -91,8 +91,8 @@ class Overlay:
             eager=len(self.gossip.eager),
             lazy=len(self.gossip.lazy),
             dropped=dict(Counter(self.membership.dropped) + Counter(self.gossip.dropped)),
-            refused=self.replication.refused,
             closed_idle=self.idle.closed,
+            refused=self.replication.refused,
         )
 
     def _membership_changed(self, what: Event | PeerLost) -> None:

@@ -39,8 +39,10 @@ class Replication:
         self._gossip = gossip
         self._instances: dict[Atom, Instance] = {}
         self._neighbours: dict[str, bool] = {}  # whether it is a node of this library
-        self.clock = Clock()  # one for all that is stamped on this node
-        self.deaths: list[Callable[[Atom], None]] = []  # called with the name of a neighbour that died
+        #: Stamps the writes of all instances of this node.
+        self.clock = Clock()
+        #: Called with the name of a neighbour that died.
+        self.deaths: list[Callable[[Atom], None]] = []
 
     def open(
         self,

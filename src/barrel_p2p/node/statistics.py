@@ -25,9 +25,8 @@ class OverlayStatistics:
         active, passive: Sizes of the views.
         eager, lazy: Neighbours that get broadcasts in full, and those that are told the ids only.
         dropped: Messages of peers that were malformed or forged, by what was wrong.
-        refused: Parts of what other nodes sent to replicated maps and states that were not taken in, as ``instance:
-            reason``.
         closed_idle: Channels that were closed because nobody used them.
+        refused: Parts of replicated states that other nodes sent and that were refused, as ``"instance: reason"``.
     """
 
     active: int
@@ -35,8 +34,8 @@ class OverlayStatistics:
     eager: int
     lazy: int
     dropped: dict[str, int]
-    refused: dict[str, int]
     closed_idle: int
+    refused: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

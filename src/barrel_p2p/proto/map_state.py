@@ -1,7 +1,8 @@
 """The state of a replicated map on one node: the map, its clock, what it has seen, and the rules of what it lets in.
 
 It is a ``Replicated``: ``proto.replica`` drives it. Operations are ``Put``, ``Remove`` and ``Prune``; and ``Commit``,
-for who wants a write on disk before anybody sees it: ``prepare`` makes the entry and changes nothing yet.
+for who wants a write on disk before anybody sees it (``prepare`` makes the entry and changes nothing yet), followed by
+``Announce``, for who tells the others of many writes at once.
 
 The life of a tombstone: for ``tombstone_ttl_ms`` it is kept in any case. Then it is collected as soon as it is stable,
 that is as soon as no value that it would have to remove can still be under way (see ``crdt.seen``); at the latest after
@@ -11,7 +12,7 @@ clock; a stamp is a wall time, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -53,9 +54,17 @@ class Prune:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Take in an entry of ``MapState.prepare``; nothing was written to its key since, and a disk has it if need be."""
+    """Take in an entry of ``MapState.prepare``; nothing was written to its key since, and a disk has it if need be.
+    Nobody is told yet."""
 
     entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Broadcast what stands under some keys by now; ``indices`` are their ``term_key``."""
+
+    indices: Iterable[Hashable]
 
 
 class MapState:
@@ -102,14 +111,16 @@ class MapState:
     # --- writes -------------------------------------------------------------------------------------------------------
 
     def write(self, operation: Any, wall_ms: int) -> Applied:
-        """Apply a ``Put``, ``Remove``, ``Commit`` or ``Prune``.
+        """Apply a ``Put``, ``Remove``, ``Commit``, ``Announce`` or ``Prune``.
 
         Raises:
             ValueError: the key or the value is no term, the value is not valid, one is too large, or the map is full.
         """
         if isinstance(operation, Commit):
-            change = self.map.store(operation.entry)
-            return Applied(changes=[change], broadcast=[delta_term([operation.entry])])
+            return Applied(changes=[self.map.store(operation.entry)])
+        if isinstance(operation, Announce):
+            found = [self.map.find(index) for index in operation.indices]
+            return Applied(broadcast=list(delta_parts([entry for entry in found if entry is not None])))
         if isinstance(operation, (Put, Remove)):
             change = self.map.store(self.prepare(operation, wall_ms))
             return self._written(change)
@@ -297,4 +308,14 @@ def _spans(testimony: Any, latest_ms: int) -> Iterator[tuple[Atom, Span, int]]:
             yield node, (span[0], span[1]) if span else NOTHING, heard  # type: ignore[misc]  # none is None
 
 
-__all__ = ["HARD_HORIZONS", "MAX_ENTRIES", "TOMBSTONE_TTL_MS", "Commit", "MapState", "Prune", "Put", "Remove"]
+__all__ = [
+    "HARD_HORIZONS",
+    "MAX_ENTRIES",
+    "TOMBSTONE_TTL_MS",
+    "Announce",
+    "Commit",
+    "MapState",
+    "Prune",
+    "Put",
+    "Remove",
+]

@@ -7,18 +7,20 @@ str for its UTF-8 bytes.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, MutableMapping
+import asyncio
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from barrel_p2p.crdt.entry import Entry
 from barrel_p2p.crdt.keys import term_key
 from barrel_p2p.crdt.ormap import Change
+from barrel_p2p.crdt.wire import PART_ENTRIES
 from barrel_p2p.errors import MapClosed
 from barrel_p2p.node.replication import Instance, wall_ms
 from barrel_p2p.process.current import current_process
 from barrel_p2p.process.subscribers import Subscribers
-from barrel_p2p.proto.map_state import Commit, MapState, Prune, Put, Remove
+from barrel_p2p.proto.map_state import Announce, Commit, MapState, Prune, Put, Remove
 from barrel_p2p.services.map_disk import KeptMap
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom, Pid, Port, Reference
@@ -70,6 +72,8 @@ class ReplicatedMap(MutableMapping[Any, Any]):
         self._subscribers = Subscribers()
         self._instance: Instance | None = None
         self._kept: KeptMap | None = None
+        self._loop = asyncio.get_running_loop()
+        self._unsent: dict[Hashable, None] = {}  # what was written and not told yet
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -166,6 +170,17 @@ class ReplicatedMap(MutableMapping[Any, Any]):
         if self._kept is not None:
             self._kept.save(entry)
         instance.write(Commit(entry))
+        self._unsent[entry.index] = None
+        if len(self._unsent) == 1:
+            self._loop.call_soon(self._announce)
+        elif len(self._unsent) >= PART_ENTRIES:
+            self._announce()
+
+    def _announce(self) -> None:
+        """Tell all nodes what was written in this turn of the event loop: many entries cost little more than one."""
+        if self._unsent and self._instance is not None:
+            unsent, self._unsent = self._unsent, {}
+            self._instance.write(Announce(unsent))
 
     def _copy(self, term: Any) -> Any:
         return term if term.__class__ in _FIXED else self._codec.decode(self._codec.encode(term))
@@ -212,7 +227,9 @@ class ReplicatedMap(MutableMapping[Any, Any]):
         if self._instance is not None:
             self._instance.write(Prune(node))
 
-    def _close(self) -> None:
+    def _close(self, stop: Callable[[], None]) -> None:
+        self._announce()
+        stop()
         self._instance = None
         self._view = _Closed()
         self._subscribers = Subscribers()

@@ -149,8 +149,7 @@ class Maps:
         """
         known = self._open.pop(_map_name(name), None)
         if known is not None:
-            self._replication.close(Atom(PREFIX + known[0].name))
-            known[0]._close()
+            known[0]._close(lambda: self._replication.close(Atom(PREFIX + known[0].name)))
 
     def delete(self, name: str) -> bool:
         """Close a map here and delete its file; False if there was none.
