@@ -163,6 +163,8 @@ async def take_global_lock(on: Atom) -> bool:
 async def echo_stream(stream: Stream) -> None:
     async for chunk in stream:
         await stream.write(chunk)
+
+
 def open_map(name: str, options: dict[str, Any]) -> int:
     return len(node.maps.open(name, **options))
 
