@@ -89,6 +89,7 @@ from .process.gen_server import IGNORE, NOREPLY, GenServer, Reply, Stop
 from .process.io import group_leader
 from .process.names import global_, via
 from .process.supervisor import Supervisor
+from .proto.registry_events import Service
 from .proto.replicated import Applied, Comparable, Replicated
 from .services.map import MapStatistics, ReplicatedMap
 from .services.replicate import Replica
@@ -147,6 +148,7 @@ __all__ = [
     "Replicated",
     "ReplicatedMap",
     "Reply",
+    "Service",
     "StartError",
     "Statistics",
     "Stop",

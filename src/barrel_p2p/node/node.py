@@ -49,6 +49,7 @@ from barrel_p2p.term.types import Atom
 if TYPE_CHECKING:
     from barrel_p2p.services.global_names import Global
     from barrel_p2p.services.maps import Maps
+    from barrel_p2p.services.registry import Registry
     from barrel_p2p.services.replicate import Replica
     from barrel_p2p.services.streams import Streams
 
@@ -98,6 +99,7 @@ class Node:
             lambda name, address: way_to(name, address, self.options),
         )
         self._maps: Maps | None = None
+        self._registry: Registry | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -177,6 +179,9 @@ class Node:
         from barrel_p2p.services.maps import Maps
 
         self._maps = Maps(self, self.overlay.replication, self._data_dir.maps)
+        from barrel_p2p.services.registry import Registry
+
+        self._registry = Registry(self, self._dispatch, self._routes)
 
     async def stop(self) -> None:
         """End all processes, close all connections, release the port. Idempotent."""
@@ -190,6 +195,8 @@ class Node:
                     stack.callback(self._overlay.stop)
                 if self._maps is not None:
                     stack.callback(self._maps.stop)
+                if self._registry is not None:
+                    stack.callback(self._registry.stop)
                 stack.push_async_callback(self._runtime.stop)
 
     @property
@@ -219,6 +226,13 @@ class Node:
         if self._global is None:
             raise not_running(self.name)
         return self._global
+
+    @property
+    def registry(self) -> Registry:
+        """Services by name, found from every node of the overlay: ``register``, ``lookup``, ``whereis``, ..."""
+        if self._registry is None:
+            raise not_running(self.name)
+        return self._registry
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -480,6 +494,7 @@ class Node:
         self._lost(name)
         self.global_.node_down(name)
         self.overlay.node_down(name)
+        self.registry.node_down(name)
         self._monitors.tell((_NODEDOWN, name))
 
     def unreachable(self, name: Atom) -> None:

@@ -90,6 +90,9 @@ class Options:
     """Time between two looks for channels that nobody uses (upstream's)."""
     dist_gc_min_age_ms: int = 300_000
     """How long a channel outside the active view must have been unused to be closed (upstream's)."""
+    lease_ms: int = 10_000
+    """How long this node counts as alive after others last heard of it; then its services are taken for dead. It tells
+    five times as often that it lives (a guess: a loop may be blocked for seconds)."""
     cookie: str = DEFAULT_COOKIE
     """The shared secret of the distribution handshake. Never sent; over QUIC it comes on top of the Ed25519 keys, over
     ``inet_tcp`` it is all there is, so the default is refused there."""
@@ -198,6 +201,7 @@ class Options:
             "pending_timeout_ms",
             "dist_gc_sweep_period_ms",
             "dist_gc_min_age_ms",
+            "lease_ms",
             "send_high_water",
             "send_hard_limit",
             "max_message",

@@ -11,6 +11,7 @@ from barrel_p2p.node.dispatch import Dispatch
 from barrel_p2p.node.gossip import Gossip
 from barrel_p2p.node.idle import NAME as IDLE_CHANNELS
 from barrel_p2p.node.idle import IdleChannels
+from barrel_p2p.node.lives import Lives
 from barrel_p2p.node.membership import MEMBERSHIP_OPTIONS, Membership
 from barrel_p2p.node.options import Address, Options
 from barrel_p2p.node.replication import Replication
@@ -51,6 +52,9 @@ class Overlay:
             runtime.name, PlumtreeConfig(), routes, runtime, codec, lambda peer: self.membership.tell(TrafficSeen(peer))
         )
         self.replication = Replication(routes, runtime, dispatch, self.gossip)
+        self.lives = Lives(runtime, self.replication, lease_ms=options.lease_ms)
+        #: Messages for services that were refused, by reason; the services count.
+        self.refused: Counter[str] = Counter()
         self.membership = Membership(
             runtime.name,
             HyParViewConfig(**{name: getattr(options, name) for name in MEMBERSHIP_OPTIONS}),
@@ -69,6 +73,7 @@ class Overlay:
         self.membership.start()
 
     def stop(self) -> None:
+        self.lives.stop()
         self.membership.stop()
         self.replication.stop()
         self.gossip.stop()
@@ -92,13 +97,14 @@ class Overlay:
             lazy=len(self.gossip.lazy),
             dropped=dict(Counter(self.membership.dropped) + Counter(self.gossip.dropped)),
             closed_idle=self.idle.closed,
-            refused=self.replication.refused,
+            refused={**self.replication.refused, **self.refused},
         )
 
     def _membership_changed(self, what: Event | PeerLost) -> None:
         self.gossip.tell(what)
         if not isinstance(what, PeerLost):
             self.replication.membership_changed(what)
+            self.lives.membership_changed(what)
 
     def _needed(self, peer: Atom) -> bool:
         return self.membership.needs(peer)

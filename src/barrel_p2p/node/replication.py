@@ -88,6 +88,11 @@ class Replication:
         for instance in self._instances.values():
             instance.stop()
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is anybody who hears what is broadcast."""
+        return bool(self._neighbours)
+
     def membership_changed(self, what: Event) -> None:
         """A neighbour came or went."""
         match what:

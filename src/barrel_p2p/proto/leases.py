@@ -62,6 +62,7 @@ class Leases:
     Args:
         node: our node name; we are a member from the start.
         clock: the node's clock, which stamps heartbeats.
+        member: false for a node that only listens: it is no member, and in no copy that it gives.
     """
 
     def __init__(
@@ -72,8 +73,10 @@ class Leases:
         ttl_ms: int = TTL_MS,
         skew_ms: int = SKEW_MS,
         max_members: int = MAX_MEMBERS,
+        member: bool = True,
     ) -> None:
         self._node = node
+        self._member = member
         self._clock = clock or Clock()
         self._ttl = ttl_ms
         self._skew = skew_ms
@@ -82,12 +85,12 @@ class Leases:
         self._rules = Rules(check=_check, max_key_bytes=1100, max_value_bytes=100, max_entries=max_members)
 
     def members(self) -> list[Atom]:
-        """The members, sorted; we are one of them."""
-        return sorted([self._node, *self._emitted])
+        """The members, sorted; we are one of them, unless we only listen."""
+        return sorted([self._node, *self._emitted] if self._member else self._emitted)
 
     def alive(self, node: Atom) -> bool:
         """Whether a node is a member."""
-        return node in self._emitted or node == self._node
+        return node in self._emitted or (node == self._node and self._member)
 
     def write(self, operation: Any, wall_ms: int) -> Applied:
         """Apply a ``Heartbeat``; leases that have run out end."""
@@ -150,7 +153,11 @@ class Leases:
 
     def snapshot(self, wall_ms: int, *, python: bool) -> Iterator[Any]:
         """``#{Node => EmitMs}``; ours counts as renewed now."""
-        yield {self._node: wall_ms, **{n: ms for n, ms in self._emitted.items() if wall_ms - ms <= self._ttl}}
+        copy = {node: ms for node, ms in self._emitted.items() if wall_ms - ms <= self._ttl}
+        if self._member:
+            copy[self._node] = wall_ms
+        if copy:
+            yield copy
 
     def tidy(self, wall_ms: int) -> Applied:
         """End leases that have run out."""

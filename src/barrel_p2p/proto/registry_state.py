@@ -14,6 +14,10 @@ them. A node that never had a lease is given ``PATIENCE_MS`` to show one. Leavin
 node's services, means nothing here.
 
 Erlang nodes are sent our services and those of nodes that live: what they once have of a dead node they keep.
+
+Why a service ended. A tombstone doesn't tell. When its process died, the delta carries the reason in one part more, of
+a shape that Erlang nodes leave out as no entry: ``{'$down', '$reason'} => {'$down', Reason}``. Who hears of the end by a
+comparison of copies instead is told ``ServiceUnregistered``.
 """
 
 from __future__ import annotations
@@ -25,8 +29,8 @@ from barrel_p2p.crdt.entry import Entry
 from barrel_p2p.crdt.hlc import Clock
 from barrel_p2p.crdt.keys import term_key
 from barrel_p2p.crdt.ormap import Change
-from barrel_p2p.crdt.wire import Rules, delta_parts
-from barrel_p2p.errors import NameTaken
+from barrel_p2p.crdt.wire import Rules, delta_parts, fits
+from barrel_p2p.errors import EncodeError, NameTaken
 from barrel_p2p.proto.map_state import MapState
 from barrel_p2p.proto.registry_events import (
     NodeAlive,
@@ -40,6 +44,7 @@ from barrel_p2p.proto.registry_events import (
     Unregister,
 )
 from barrel_p2p.proto.replicated import Applied
+from barrel_p2p.term.codec import encode
 from barrel_p2p.term.types import Atom, Pid
 
 PATIENCE_MS: Final = 20_000  # a guess: ten heartbeats
@@ -48,8 +53,12 @@ MAX_GONE: Final = 4096  # dead nodes whose entries were dropped; a guess. Past i
 MAX_SERVICES: Final = 200_000  # of all nodes, with tombstones; a guess: 20 times the largest cluster we know of
 MAX_OVERRULED: Final = 1000  # of our services, in one go of ``tidy``: two nodes of one name must not fight for ever
 
+MAX_REASON: Final = 1024  # bytes of an exit reason that other nodes are told, roughly; a guess
+REASON_KEY: Final = (Atom("$down"), Atom("$reason"))
+
 SERVICE_ENTRY: Final = Atom("service_entry")
 NODEDOWN: Final = Atom("nodedown")
+UNKNOWN: Final = Atom("unknown")
 
 _Disputed = tuple[Any, int]  # a name of ours and the stamp to write above
 
@@ -122,7 +131,9 @@ class RegistryState:
         if isinstance(operation, Unregister):
             return self._end(operation.name, ServiceUnregistered(operation.name, self._node), wall_ms)
         if isinstance(operation, ProcessDown):
-            return self._end(operation.name, ServiceDown(operation.name, self._node, operation.reason), wall_ms)
+            applied = self._end(operation.name, ServiceDown(operation.name, self._node, operation.reason), wall_ms)
+            applied.broadcast = [_with_reason(delta, operation.reason) for delta in applied.broadcast]
+            return applied
         if isinstance(operation, NodeAlive):
             return self._node_alive(operation.node)
         if isinstance(operation, NodeDead):
@@ -152,8 +163,14 @@ class RegistryState:
     def merge(self, delta: Any, wall_ms: int) -> Applied:
         """Merge what another node knows, whatever the term is."""
         self._disputed = []
+        delta, reason = _without_reason(delta)
         applied = self._state.merge(delta, wall_ms)
         applied.changes = self._indexed(applied.changes, wall_ms)
+        if reason is not None:
+            applied.changes = [
+                ServiceDown(event.name, event.node, reason[0]) if isinstance(event, ServiceUnregistered) else event
+                for event in applied.changes
+            ]
         for name, stamp in self._disputed:
             if self._overruled >= MAX_OVERRULED:
                 break
@@ -301,6 +318,24 @@ class RegistryState:
 
 def _writer(key: Any) -> Atom:
     return key[1]  # type: ignore[no-any-return]
+
+
+def _with_reason(delta: Mapping[Any, Any], reason: Any) -> Mapping[Any, Any]:
+    try:
+        told = reason if fits(reason, MAX_REASON) and encode(reason) else UNKNOWN
+    except EncodeError:  # a Python object that is no term
+        told = UNKNOWN
+    return {**delta, REASON_KEY: (REASON_KEY[0], told)}
+
+
+def _without_reason(delta: Any) -> tuple[Any, tuple[Any] | None]:
+    """The delta, and the reason that it carries, if it is the end of one service."""
+    if delta.__class__ is not dict or len(delta) != 2:
+        return delta, None
+    part = delta.get(REASON_KEY)
+    if part.__class__ is not tuple or len(part) != 2 or part[0] != REASON_KEY[0] or not fits(part[1], 4 * MAX_REASON):
+        return delta, None
+    return {key: entry for key, entry in delta.items() if key != REASON_KEY}, (part[1],)
 
 
 def _service(entry: Entry) -> Service:
