@@ -24,6 +24,7 @@ from barrel_p2p import (
     Pid,
     Stream,
     call,
+    exit,
     process_flag,
     receive,
     register,
@@ -209,6 +210,28 @@ async def _writer(name: str, first: int, keys: int, report_to: Pid) -> None:
 def start_writer(name: str, first: int, keys: int, report_to: Pid) -> Pid:
     """Write without end; each write that returned is reported."""
     return spawn(_writer, name, first, keys, report_to)
+def register_services(name: str, count: int) -> Pid:
+    """Offer ``count`` services, ``name 0``, ``name 1``, ..., all by one process."""
+    pid = spawn(_echo)
+    for number in range(count):
+        node.registry.register(f"{name} {number}", pid, {"number": number})
+    return pid
+
+
+def unregister_service(name: str) -> None:
+    node.registry.unregister(name)
+
+
+def services_of(name: str) -> list[tuple[Atom, Pid]]:
+    return [(service.node, service.pid) for service in node.registry.lookup(name)]
+
+
+def service_names() -> list[Any]:
+    return node.registry.list()
+
+
+def end(pid: Pid, reason: str) -> None:
+    exit(pid, Atom(reason))
 
 
 async def loop_worker(seconds: float) -> None:
@@ -237,6 +260,11 @@ async def main() -> None:
             register_global,
             global_pid_of,
             take_global_lock,
+            register_services,
+            unregister_service,
+            services_of,
+            service_names,
+            end,
             loop_worker,
             open_map,
             close_map,

@@ -71,12 +71,15 @@ class Lives:
         if watcher in self._watchers:
             self._watchers.remove(watcher)
 
+    def say_goodbye(self) -> None:
+        """The node stops: it is dead for all others at once."""
+        self.stop()
+        self._ours.write(Goodbye())
+
     def stop(self) -> None:
-        """The node stops: it says so."""
         self._timer.cancel()
         if self._soon is not None:
             self._soon.cancel()
-        self._ours.write(Goodbye())
 
     def membership_changed(self, what: Event) -> None:
         """A new neighbour may lead to many nodes that have not heard of us for long."""

@@ -195,6 +195,7 @@ class Node:
                     stack.callback(self._overlay.stop)
                 if self._maps is not None:
                     stack.callback(self._maps.stop)
+                    stack.push_async_callback(self._overlay.say_goodbye)
                 if self._registry is not None:
                     stack.callback(self._registry.stop)
                 stack.push_async_callback(self._runtime.stop)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import Final
 
 from barrel_p2p.net.contacts import Contacts
 from barrel_p2p.node.channel import Channel
@@ -25,6 +27,9 @@ from barrel_p2p.proto.plumtree_config import PlumtreeConfig
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
 
+GOODBYE_SECONDS: Final = 0.01  # between two looks whether all has left; a guess: many round trips in one place
+GOODBYE_LOOKS: Final = 20
+
 
 class Overlay:
     """Made when the node listens; ``learn_address`` takes down where a contact listens."""
@@ -41,6 +46,7 @@ class Overlay:
         contacts: Contacts,
         learn_address: Callable[[Atom, Address], None],
     ) -> None:
+        self._routes = routes
         self.idle = IdleChannels(
             routes,
             runtime,
@@ -71,6 +77,17 @@ class Overlay:
         dispatch.deliver_to(plumtree_wire.PROCESS, self.gossip.received)
         dispatch.deliver_to(IDLE_CHANNELS, self.idle.received)
         self.membership.start()
+
+    async def say_goodbye(self) -> None:
+        """Tell the others that this node stops, and give what is queued for the neighbours a moment to leave: a channel
+        that is closed drops it."""
+        if self.replication.connected:
+            self.lives.say_goodbye()
+            for _ in range(GOODBYE_LOOKS):
+                await asyncio.sleep(GOODBYE_SECONDS)
+                channels = [self._routes.up(peer) for peer in self.membership.active]
+                if not any(channel is not None and channel.connection.queued for channel in channels):
+                    break
 
     def stop(self) -> None:
         self.lives.stop()

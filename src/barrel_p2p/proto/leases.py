@@ -153,9 +153,8 @@ class Leases:
 
     def snapshot(self, wall_ms: int, *, python: bool) -> Iterator[Any]:
         """``#{Node => EmitMs}``; ours counts as renewed now."""
-        copy = {node: ms for node, ms in self._emitted.items() if wall_ms - ms <= self._ttl}
-        if self._member:
-            copy[self._node] = wall_ms
+        copy = {self._node: wall_ms} if self._member else {}
+        copy.update({node: ms for node, ms in self._emitted.items() if wall_ms - ms <= self._ttl})
         if copy:
             yield copy
 

@@ -15,9 +15,9 @@ node's services, means nothing here.
 
 Erlang nodes are sent our services and those of nodes that live: what they once have of a dead node they keep.
 
-Why a service ended. A tombstone doesn't tell. When its process died, the delta carries the reason in one part more, of
-a shape that Erlang nodes leave out as no entry: ``{'$down', '$reason'} => {'$down', Reason}``. Who hears of the end by a
-comparison of copies instead is told ``ServiceUnregistered``.
+Why a service ended. A tombstone doesn't tell. When its process died, the delta carries the reason in one part more,
+``{'$down', '$reason'} => {'$down', Reason}``, which Erlang nodes leave out because it is no entry. Who hears of the end
+by a comparison of copies instead is told ``ServiceUnregistered``.
 """
 
 from __future__ import annotations
