@@ -493,7 +493,13 @@ def test_bad_entries_are_refused_one_by_one_and_the_rest_is_applied(tmp_path: Pa
         assert alice.registry.list() == ["alices", "good"]
         assert alice.registry.lookup("alices")[0].pid != pid, "about our own we know best"
         assert sum(refused(alice, REPLICA).values()) == len(bad), refused(alice, REPLICA)
-        for junk in (7, (SYNC, 7), (SYNC, ()), (SYNC, (Atom("full_sync"), me, 7)), (SYNC, (Atom("digest"), 1, 2, 3, 4))):
+        for junk in (
+            7,
+            (SYNC, 7),
+            (SYNC, ()),
+            (SYNC, (Atom("full_sync"), me, 7)),
+            (SYNC, (Atom("digest"), 1, 2, 3, 4)),
+        ):
             send((REPLICA, alice.name), junk)
         deep: Any = 1
         for _ in range(400):
@@ -564,7 +570,9 @@ def test_forged_and_malformed_leases_are_refused(tmp_path: Path) -> None:
         assert sum(refused(alice, leases).values()) == len(bad)
         send((leases, alice.name), (SYNC, (sync, mallory.name, {alice.name: (now + 3_600_000, 0)})))
         members = "barrel_p2p_members_replica"
-        send((members, alice.name), (SYNC, (sync, mallory.name, {b"x": now, Atom("m@h"): now, Atom("f@h"): now + 10**9})))
+        send(
+            (members, alice.name), (SYNC, (sync, mallory.name, {b"x": now, Atom("m@h"): now, Atom("f@h"): now + 10**9}))
+        )
         await until(lambda: alice.overlay.lives.alive(Atom("m@h")))
         assert sum(refused(alice, members).values()) == 2
         await asyncio.sleep(3)

@@ -210,6 +210,8 @@ async def _writer(name: str, first: int, keys: int, report_to: Pid) -> None:
 def start_writer(name: str, first: int, keys: int, report_to: Pid) -> Pid:
     """Write without end; each write that returned is reported."""
     return spawn(_writer, name, first, keys, report_to)
+
+
 def register_services(name: str, count: int) -> Pid:
     """Offer ``count`` services, ``name 0``, ``name 1``, ..., all by one process."""
     pid = spawn(_echo)

@@ -193,9 +193,9 @@ class Node:
                 stack.push_async_callback(self._routes.close)
                 if self._overlay is not None:
                     stack.callback(self._overlay.stop)
+                    stack.push_async_callback(self._overlay.say_goodbye)
                 if self._maps is not None:
                     stack.callback(self._maps.stop)
-                    stack.push_async_callback(self._overlay.say_goodbye)
                 if self._registry is not None:
                     stack.callback(self._registry.stop)
                 stack.push_async_callback(self._runtime.stop)

@@ -41,8 +41,6 @@ class Replication:
         self._neighbours: dict[str, bool] = {}  # whether it is a node of this library
         #: Stamps the writes of all instances of this node.
         self.clock = Clock()
-        #: Called with the name of a neighbour that died.
-        self.deaths: list[Callable[[Atom], None]] = []
 
     def open(
         self,
@@ -99,12 +97,9 @@ class Replication:
             case PeerUp(peer, kind):
                 self._neighbours[peer] = kind == "python"
                 self._tell_all(event.PeerUp(Atom(peer), kind == "python"))
-            case PeerDown(peer, reason):
+            case PeerDown(peer):
                 self._neighbours.pop(peer, None)
                 self._tell_all(event.PeerDown(Atom(peer)))
-                if reason == "nodedown":
-                    for tell in self.deaths:
-                        tell(Atom(peer))
             case Left():
                 for peer in list(self._neighbours):
                     self._tell_all(event.PeerDown(Atom(peer)))

@@ -15,6 +15,7 @@ from barrel_p2p.disk.store import delete_files
 from barrel_p2p.errors import ConfigError
 from barrel_p2p.node.replication import Replication, wall_ms
 from barrel_p2p.proto.map_state import MAX_ENTRIES, TOMBSTONE_TTL_MS, MapState
+from barrel_p2p.proto.registry_events import NodeAlive, NodeDead
 from barrel_p2p.services.map import ReplicatedMap
 from barrel_p2p.services.map_disk import KeptMap
 from barrel_p2p.term.codec import Codec
@@ -67,7 +68,7 @@ class Maps:
         self._codec = Codec(none_atom=node.options.none_atom, max_bytes=node.options.max_message, exact_empty_str=True)
         self._checkpoints = Checkpoints()
         self._open: dict[Atom, tuple[ReplicatedMap, _Options]] = {}
-        replication.deaths.append(self.node_died)
+        node.overlay.lives.watch(self._life_changed)
 
     def open(
         self,
@@ -163,14 +164,12 @@ class Maps:
         """The maps that are open on this node."""
         return list(self._open)
 
-    def node_died(self, node: Atom) -> None:
-        """A node is dead: maps with ``prune_on_peer_down`` forget what only it wrote.
-
-        For the parts of the library that judge deaths.
-        """
-        for opened, options in list(self._open.values()):
-            if options.prune_on_peer_down:
-                opened._prune(node)
+    def _life_changed(self, what: NodeAlive | NodeDead) -> None:
+        """A node is dead: maps with ``prune_on_peer_down`` forget what only it wrote."""
+        if isinstance(what, NodeDead):
+            for opened, options in list(self._open.values()):
+                if options.prune_on_peer_down:
+                    opened._prune(what.node)
 
     def stop(self) -> None:
         """The node stops."""
