@@ -18,6 +18,7 @@ from barrel_p2p import (
     HandshakeError,
     Node,
     NotConnected,
+    Stream,
     demonitor,
     monitor,
     receive,
@@ -168,6 +169,31 @@ def test_channels_that_nobody_uses_are_closed_and_open_again(tmp_path: Path) -> 
                 assert await node.ping(bob.name), "the next message opens a channel again"
         demonitor(ref)
         await until(lambda: set(bob.nodes()) == set(bob.active_view()), 30)
+
+    run(story, tmp_path)
+
+
+def test_an_open_stream_keeps_its_channel(tmp_path: Path, carrier: str) -> None:
+    if carrier != "barrel_p2p":
+        pytest.skip("streams need QUIC")
+
+    async def story(cluster: Cluster) -> None:
+        options: dict[str, Any] = {"dist_gc_sweep_period_ms": 100, "dist_gc_min_age_ms": 300, "active_size": 1}
+        seed, middle, far = [await cluster.node(name, **options) for name in ("seed", "middle", "far")]
+        await middle.join(seed.name)
+        await far.join(middle.name)
+
+        async def wait_for_end(stream: Stream) -> None:
+            await stream.read()
+
+        (neighbour,) = far.active_view()
+        other = middle if neighbour == seed.name else seed
+        other.streams.register_acceptor("quiet", wait_for_end)
+        quiet = await far.streams.open("quiet", other.name)
+        await asyncio.sleep(3)
+        assert other.name in far.nodes()
+        quiet.reset()
+        await until(lambda: far.nodes() == [neighbour], 30)
 
     run(story, tmp_path)
 

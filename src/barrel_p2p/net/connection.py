@@ -74,6 +74,10 @@ class Connection(Protocol):
     def queued(self) -> int:
         """Bytes of messages that the transport has not taken yet."""
 
+    @property
+    def streams(self) -> int:
+        """User streams that have not ended, of both sides; none over TCP."""
+
     def write(self, stream: int, data: bytes) -> None:
         """Queue bytes of a handshake. There is no back-pressure."""
 

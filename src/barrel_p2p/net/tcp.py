@@ -94,6 +94,10 @@ class Connection:
         self._handler = handler
 
     @property
+    def streams(self) -> int:
+        return 0
+
+    @property
     def queued(self) -> int:
         """Bytes that the socket has not taken yet."""
         return self._native.queued if self._native is not None else len(self._unsent)

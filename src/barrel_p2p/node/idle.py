@@ -1,9 +1,10 @@
 """Closes the channels that nobody uses, so that a node's connections stay bounded while its cluster grows.
 
-A channel is in use while the membership needs it, while a link, a monitor or a spawn binds processes of both nodes, and
-for a while after each message of a user's process. What the library itself sends (membership, gossip) does not count.
-How it is closed without losing anything is ``proto.retiring``; an Erlang node over QUIC is not asked, as it asks
-nobody either. Nodes that never joined an overlay keep all their channels: nothing is known about which they need.
+A channel is in use while the membership needs it, while a link, a monitor or a spawn binds processes of both nodes,
+while a byte stream is open, and for a while after each message of a user's process. What the library itself sends
+(membership, gossip) does not count. How it is closed without losing anything is ``proto.retiring``; an Erlang node over
+QUIC is not asked, as it asks nobody either. Nodes that never joined an overlay keep all their channels: nothing is
+known about which they need.
 """
 
 from __future__ import annotations
@@ -127,6 +128,7 @@ class IdleChannels:
             and peer not in self._runtime.peers
             and not self._needed(peer)
             and channel.connection.queued == 0
+            and channel.connection.streams == 0
         )
 
     def _look(self, peer: Atom, channel: Channel) -> _Seen:
