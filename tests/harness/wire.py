@@ -61,6 +61,13 @@ class Wire:
             _do("tc", "-n", host.namespace, "qdisc", "del", "dev", host.device, "root")
         self._cut = ()
 
+    def take_address(self, host: Host) -> None:
+        """``host`` has lost its address for good."""
+        _do("ip", "-n", host.namespace, "address", "del", f"{host.address}/24", "dev", host.device)
+
+    def give_address(self, host: Host, address: str) -> None:
+        _do("ip", "-n", host.namespace, "address", "add", f"{address}/24", "dev", host.device)
+
     def __enter__(self) -> Self:
         _skip_without_namespaces()
         _clear_away()

@@ -249,12 +249,16 @@ class Connection:
             MigrationDisabled: The peer forbids it.
             NotDialer: The peer made the connection.
             NotConnected: The connection is closed, or was lost meanwhile.
+            MigrationError: There is no new socket to be had, or it moves already.
         """
         if self.closed:
             raise NotConnected("the connection is closed")
         if self._moved is not None:
             raise MigrationError("the connection is moving already")
-        self._transport._watch(self._native.migrate(to, fd))
+        try:
+            self._transport._watch(self._native.migrate(to, fd))
+        except OSError as error:
+            raise MigrationError(f"this host has no way to the peer, or no socket to spare: {error}") from None
         self._moved = self._transport.loop.create_future()
         try:
             async with asyncio.timeout(timeout):

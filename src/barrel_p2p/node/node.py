@@ -384,6 +384,7 @@ class Node:
             MigrationTimeout: Nothing came on the new path within ``timeout`` seconds; the old one is in use again.
             MigrationDisabled: The peer does not let connections move.
             NotDialer: The peer made the connection and is no node of this library that could be asked.
+            MigrationError: This host has no way to the peer, or no socket to spare.
             NotSupported: The carrier is ``inet_tcp``.
         """
         await self._paths.migrate(validate_node_name(name), timeout)
