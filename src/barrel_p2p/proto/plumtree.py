@@ -197,13 +197,12 @@ class Plumtree:
                     out.append(Send(other, announcement))
 
     def _optimize(self, peer: str, entry: _Missing) -> None:
-        """``peer`` brought what another had announced long before: take that link instead."""
+        """``peer`` brought what another had announced long before: take that link, too. The next broadcast comes over
+        both, and the second copy prunes the slower one; to prune it here would leave neither for a moment."""
         faster = entry.announcers[0]
         if faster != peer and faster in self._lazy and self._now - entry.since >= self.config.optimize_ms / 1000:
             self._make_eager(faster)
             self._out.append(Send(faster, Graft(NO_ID)))
-            self._make_lazy(peer)
-            self._out.append(Send(peer, Prune()))
 
     def _prune(self, peer: str, message: Prune) -> None:
         self._make_lazy(peer)

@@ -35,8 +35,8 @@ class PlumtreeConfig:
     max_announced: int = 64
     """As a count, the latest (a guess)."""
     optimize_ms: int = 0
-    """Let a link that announced a broadcast so much earlier than it came take the place of the one it came by (0: no).
-    The paper compares hops, which upstream's messages don't carry."""
+    """Make a branch of a link that announced a broadcast so much earlier than it came (0: never). The paper compares
+    hops, which upstream's messages don't carry."""
     max_strangers: int = 64
     """Erlang nodes outside the active view that broadcasts are announced to (a guess)."""
 
