@@ -174,13 +174,17 @@ class Store:
         self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def close(self) -> None:
-        """Write everything to the disk itself and close the file."""
+        """Write everything to the disk itself and close the file.
+
+        Raises:
+            StoreError: that failed; the file is closed all the same.
+        """
         self._checkpoints.drop(self.path)
         try:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute(_NOTE, ("clean", b"1"))
         except sqlite3.Error as error:
-            log.error("%s", self._failed("close", error))
+            raise self._failed("close", error) from None
         finally:
             self._connection.close()  # the last connection carries the log over and deletes it
 
@@ -228,4 +232,4 @@ def _boot() -> bytes:
         return b""
 
 
-__all__ = ["Rows", "Store", "delete_files", "set_aside"]
+__all__ = ["Notes", "Rows", "Store", "delete_files", "set_aside"]

@@ -12,8 +12,9 @@ may be missing: after a power cut, with a damaged row, or when a row could not b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from barrel_p2p.crdt.entry import Entry
 from barrel_p2p.crdt.keys import canonical, term_key, term_map
 from barrel_p2p.crdt.wire import delta_term
 from barrel_p2p.disk.checkpoints import Checkpoints
-from barrel_p2p.disk.store import Store, set_aside
+from barrel_p2p.disk.store import Notes, Rows, Store, set_aside
 from barrel_p2p.errors import DecodeError, StoreError
 from barrel_p2p.node.replication import wall_ms
 from barrel_p2p.proto.map_state import MapState
@@ -87,11 +88,22 @@ class KeptMap:
     def _begin_anew(self, error: StoreError) -> None:
         """Set the damaged file aside and write what is in memory to a new one."""
         path = self._store.path
-        self._store.close()
+        with contextlib.suppress(StoreError):
+            self._store.close()
         set_aside(path, error)
         self._store = Store.open(path, self._checkpoints)
         self._unwritten.clear()
         self._store.write([self._row(entry) for entry in self._state.map.entries()])
+
+    def _write(self, rows: Rows, *, delete: Collection[bytes] = (), notes: Notes = ()) -> None:
+        """``Store.write``; a file that turns out to be damaged is written anew."""
+        try:
+            self._store.write(rows, delete=delete, notes=notes)
+        except StoreError as error:
+            if not error.corrupt:
+                raise
+            self._begin_anew(error)
+            self._store.write(rows, delete=delete, notes=notes)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -102,13 +114,7 @@ class KeptMap:
             StoreError: it isn't written.
         """
         row = self._row(entry)
-        try:
-            self._store.write([row])
-        except StoreError as error:
-            if not error.corrupt:
-                raise
-            self._begin_anew(error)
-            self._store.write([row])
+        self._write([row])
         self._unwritten.pop(row[0], None)
 
     def merged(self, delta: Any) -> None:
@@ -116,7 +122,7 @@ class KeptMap:
         keys = {canonical(term_key(key)): key for key in delta}
         rows = [(row, self._codec.encode(term_map([(key, delta[key])]))) for row, key in keys.items()]
         try:
-            self._store.write(rows)
+            self._write(rows)
         except StoreError as error:
             self._put_off(keys, error)
 
@@ -124,7 +130,7 @@ class KeptMap:
         """Delete what is gone from the map for good."""
         rows = {canonical(term_key(key)): key for key in keys}
         try:
-            self._store.write((), delete=rows, notes=[(TESTIMONY, self._testimony())])
+            self._write((), delete=rows, notes=[(TESTIMONY, self._testimony())])
         except StoreError as error:
             self._put_off(rows, error)
 
@@ -150,7 +156,7 @@ class KeptMap:
             else:
                 rows.append(self._row(entry))
         try:
-            self._store.write(rows, delete=gone)
+            self._write(rows, delete=gone)
         except StoreError as error:
             log.debug("still %d entries unwritten: %s", len(self._unwritten), error)
             return
@@ -160,7 +166,7 @@ class KeptMap:
 
     def _note_testimony(self) -> None:
         try:
-            self._store.write((), notes=[(TESTIMONY, self._testimony())])
+            self._write((), notes=[(TESTIMONY, self._testimony())])
         except StoreError as error:
             log.debug("what the map has seen could not be written: %s", error)
 
@@ -176,7 +182,14 @@ class KeptMap:
         self._catch_up()
         if self._unwritten:
             log.error("%s: %d entries could not be written", self._store.path, len(self._unwritten))
-        self._store.close()
+        try:
+            self._store.close()
+        except StoreError as error:
+            if not error.corrupt:
+                log.error("%s", error)
+                return
+            self._begin_anew(error)
+            self._store.close()
 
 
 __all__ = ["KeptMap"]
