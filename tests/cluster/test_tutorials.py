@@ -16,6 +16,23 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+def test_the_chat_prints_what_its_page_promises() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "chat" / "demo.py"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    readme = (ROOT / "examples" / "chat" / "README.md").read_text()
+    assert f"```text\n{done.stdout}```" in readme
+    (cleo,) = blocks("chat.md", "text")
+    assert cleo in done.stdout
+
+
+def test_the_chat_tutorial_quotes_the_example() -> None:
+    program = (ROOT / "examples" / "chat" / "chat.py").read_text()
+    quoted = blocks("chat.md", "python")
+    assert quoted and all(code in program for code in quoted)
+
+
 def start(directory: Path, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-u", name], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
