@@ -1,16 +1,11 @@
-"""A chat on a cluster: a room is a process, a member is a process, and what was said is a replicated map."""
+"""A chat on a cluster: a room is a service, a member is a process, and what was said is a replicated map."""
 
 from collections.abc import Callable
 from typing import Any
 
-from barrel_p2p import GenServer, Node, Pid, ReplicatedMap, call, cast, monitor, receive, self_pid, send
+from barrel_p2p import CallError, GenServer, Node, Pid, ReplicatedMap, call, cast, monitor, receive, self_pid, send
 
 Show = Callable[[str], None]
-
-
-def rooms(node: Node) -> ReplicatedMap:
-    """Which process keeps which room, known on every node."""
-    return node.maps.open("chat rooms")
 
 
 def history(node: Node) -> ReplicatedMap:
@@ -19,14 +14,14 @@ def history(node: Node) -> ReplicatedMap:
 
 
 class Room(GenServer):
-    """A room. It runs on the node that opened it; what was said in it is on all of them, and outlives it."""
+    """A room. It runs on the node that opened it; what was said in it is on all nodes, and outlives it."""
 
     async def init(self, node: Node, name: str) -> None:
         self.name = name
         self.members: dict[Pid, str] = {}
         self.history = history(node)
         self.said = sum(1 for room, _ in self.history if room == name)
-        rooms(node)[name] = self_pid()
+        node.registry.register(name)
 
     async def handle_call(self, request: Any, from_: Any) -> Any:
         match request:
@@ -56,9 +51,8 @@ class Room(GenServer):
 
 async def member(node: Node, nick: str, room: str, show: Show) -> None:
     """Somebody in a room: shows what is said there, and says what it is sent as ``("type", text)``."""
-    known = rooms(node)
-    known.subscribe()
-    keeper = await join(known[room], nick, show) if room in known else None
+    node.registry.subscribe(room)
+    keeper = await enter(node, room, nick, show)
     while True:
         match await receive():
             case ("line", who, text):
@@ -67,17 +61,23 @@ async def member(node: Node, nick: str, room: str, show: Show) -> None:
                 cast(keeper, ("say", self_pid(), text))
             case ("DOWN", _, _, pid, _) if pid == keeper:
                 show("(the room is gone)")
-                keeper = None
-            case ("barrel_p2p_map", _, ("put", name, pid)) if name == room and pid != keeper:
-                keeper = await join(pid, nick, show)
+                keeper = await enter(node, room, nick, show)
+            case ("barrel_p2p_service_event", ("service_registered", _, _)) if keeper is None:
+                keeper = await enter(node, room, nick, show)
 
 
-async def join(keeper: Pid, nick: str, show: Show) -> Pid:
-    """Enter a room: hear what was said before, and be told when the room ends."""
-    monitor(keeper)
-    for who, text in await call(keeper, ("join", nick, self_pid())):
-        show(f"({who}: {text})")
-    return keeper
+async def enter(node: Node, room: str, nick: str, show: Show) -> Pid | None:
+    """Enter a room, wherever it is: hear what was said before, and be told when the room ends."""
+    for service in node.registry.lookup(room):
+        try:
+            lines = await call(service.pid, ("join", nick, self_pid()))
+        except CallError:
+            continue  # it has just ended, and the registry doesn't know it yet
+        monitor(service.pid)
+        for who, text in lines:
+            show(f"({who}: {text})")
+        return service.pid
+    return None
 
 
-__all__ = ["Room", "history", "member", "rooms"]
+__all__ = ["Room", "history", "member"]

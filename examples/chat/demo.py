@@ -7,7 +7,7 @@ import asyncio
 import tempfile
 from collections.abc import Callable
 
-from chat import Room, history, member, rooms
+from chat import Room, history, member
 
 from barrel_p2p import Node, Pid, spawn
 
@@ -44,10 +44,10 @@ class Demo:
         for node in (bob, carol):
             await node.join(alice.name)
         for node in (alice, bob, carol):
-            rooms(node), history(node)
+            history(node)
 
         await Room.start(alice, ROOM, node=alice)
-        await until(lambda: ROOM in rooms(bob) and ROOM in rooms(carol))
+        await until(lambda: bool(bob.registry.lookup(ROOM) and carol.registry.lookup(ROOM)))
         print(f"alice keeps the room {ROOM!r}; bob and carol know where it is", flush=True)
         await self.enter("ann", alice)
         ben = await self.enter("ben", bob)

@@ -307,10 +307,10 @@ def test_maps_open_close_and_open_again(tmp_path: Path) -> None:
     run(story, tmp_path)
 
 
-def test_the_keys_of_a_dead_neighbour_are_pruned_if_wanted(tmp_path: Path) -> None:
+def test_the_keys_of_a_dead_node_are_pruned_if_wanted(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         alice = await cluster.node("alice")
-        bob = await cluster.member("bob", contact_nodes=[alice.name])
+        bob = await cluster.member("bob", contact_nodes=[alice.name], lease_ms=1000)
         pruned = alice.maps.open("m", prune_on_peer_down=True)
         kept = alice.maps.open("kept")
         for name in ("m", "kept"):

@@ -177,10 +177,9 @@ class Node:
 
     def _start_overlay_services(self) -> None:
         from barrel_p2p.services.maps import Maps
-
-        self._maps = Maps(self, self.overlay.replication, self._data_dir.maps)
         from barrel_p2p.services.registry import Registry
 
+        self._maps = Maps(self, self.overlay.replication, self._data_dir.maps)
         self._registry = Registry(self, self._dispatch, self._routes)
 
     async def stop(self) -> None:

@@ -96,8 +96,8 @@ class Maps:
                 True lets it in. It must be quick and always say the same.
             persist: Keep the map on disk, in ``data_dir/maps``: a write that returned survives the death of the
                 process.
-            prune_on_peer_down: When a neighbour's death is noticed, forget here the keys that only it wrote. The copies
-                on other nodes stay, unless these do the same.
+            prune_on_peer_down: When a node is dead (its lease ends), forget here the keys that only it wrote. The
+                copies on other nodes stay, unless these do the same.
             tombstone_ttl_ms: How long a removal is remembered at least (upstream's default: an hour).
             anti_entropy_ms: Time between two comparisons with some neighbour, give or take a quarter; 0: never
                 (upstream's default: 30 s).
