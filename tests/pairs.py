@@ -110,6 +110,13 @@ class AuthPair:
             self.bob_saw += events_of(self.bob)
         return self
 
+    def hang_up(self) -> AuthPair:
+        """One of them has closed the connection, and the other one notices."""
+        for machine, saw in ((self.alice, self.alice_saw), (self.bob, self.bob_saw)):
+            machine.connection_lost()
+            saw += events_of(machine)
+        return self
+
     def _cut(self, data: bytes) -> list[bytes]:
         return [data[i : i + self.chunk] for i in range(0, len(data), self.chunk)]
 

@@ -106,6 +106,26 @@ impl<T> PerPlace<T> {
     }
 }
 
+fn server_configs(
+    crypto: &Arc<quinn_proto::crypto::rustls::QuicServerConfig>,
+    transport: &PerPlace<Arc<TransportConfig>>,
+    options: &Options,
+) -> PerPlace<Arc<ServerConfig>> {
+    let one = |transport: &Arc<TransportConfig>| {
+        let mut config = ServerConfig::with_crypto(crypto.clone());
+        config.migration(options.refuse_migration == 0);
+        config.transport_config(transport.clone());
+        let mut tokens = ValidationTokenConfig::default();
+        tokens.sent(0);
+        config.validation_token_config(tokens);
+        Arc::new(config)
+    };
+    PerPlace {
+        local: one(&transport.local),
+        remote: one(&transport.remote),
+    }
+}
+
 /// What a node is known by on the wire.
 pub struct Identity<'a> {
     pub certificate: &'a [u8],
@@ -156,19 +176,7 @@ impl Core {
         };
         let crypto = tls::server(identity.certificate, identity.private_key, identity.alpn)
             .map_err(SetupError::Identity)?;
-        let server = |transport: &Arc<TransportConfig>| {
-            let mut config = ServerConfig::with_crypto(crypto.clone());
-            config.migration(options.refuse_migration == 0);
-            config.transport_config(transport.clone());
-            let mut tokens = ValidationTokenConfig::default();
-            tokens.sent(0);
-            config.validation_token_config(tokens);
-            Arc::new(config)
-        };
-        let server = PerPlace {
-            local: server(&transport.local),
-            remote: server(&transport.remote),
-        };
+        let server = server_configs(&crypto, &transport, &options);
         let mut core = Self {
             client: tls::client(identity.alpn).map_err(SetupError::Identity)?,
             options,
@@ -194,6 +202,23 @@ impl Core {
             );
         }
         Ok(core)
+    }
+
+    /// Answers connections that begin from now on with another certificate. Those that exist keep theirs.
+    pub fn set_certificate(
+        &mut self,
+        certificate: &[u8],
+        private_key: &[u8],
+        alpn: &[u8],
+    ) -> Result<(), String> {
+        let crypto = tls::server(certificate, private_key, alpn)?;
+        self.server = server_configs(&crypto, &self.transport, &self.options);
+        if let Some(listener) = self.listener.and_then(|fd| self.endpoints.get_mut(&fd)) {
+            listener
+                .quinn
+                .set_server_config(Some(self.server.remote.clone()));
+        }
+        Ok(())
     }
 
     pub fn options(&self) -> &Options {

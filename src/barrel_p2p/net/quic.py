@@ -43,7 +43,7 @@ class Connection:
     Attributes:
         handler: What it reports to; what happened before it was set is reported then.
         closed: True once nothing can be sent or received any more.
-        certificate_der: The peer's certificate if we dialed; its hash is the channel binding.
+        certificate_der: The acceptor's certificate, ours or the peer's; its hash is the channel binding.
         setup_seconds: How long the dial took.
         on_stream: Called with each user stream that the peer opens, and its tag; without it all are refused.
         address: Where we dialed it: its own address even where ``peer_address`` is that of a relay.
@@ -491,6 +491,17 @@ class QuicTransport:
         connection.setup_seconds = self.loop.time() - started
         return connection
 
+    def set_certificate(self, certificate: bytes, private_key: bytes) -> None:
+        """Answer connections that begin from now on with another certificate (DER, PKCS#8 DER); the others stay.
+
+        Raises:
+            ConfigError: The two do not fit; nothing changed.
+        """
+        if self._endpoint is not None:
+            self._drive()  # whoever has come so far was shown the old one
+            self._endpoint.set_certificate(certificate, private_key, self._identity["alpn"])
+        self._identity |= {"certificate": certificate, "private_key": private_key}
+
     async def close(self, reason: str = "the node stops") -> None:
         """Close all connections, telling the peers, and all sockets. Idempotent. Handlers are not called."""
         endpoint, self._endpoint = self._endpoint, None
@@ -570,11 +581,13 @@ class QuicTransport:
     # --- events ---------------------------------------------------------------------------------------------
 
     def _accepted(self, id: int, native: _native.QuicConnection) -> None:
-        self._connections[id] = self._inbound[id] = Connection(native, self)
+        connection = self._connections[id] = self._inbound[id] = Connection(native, self)
+        connection.certificate_der = self._identity["certificate"]
 
     def _connected(self, id: int, certificate: bytes | None) -> None:
         connection = self._connections[id]
-        connection.certificate_der = certificate
+        if connection.is_dialer:
+            connection.certificate_der = certificate
         dialed = self._dials.get(id)
         if dialed is not None and not dialed.done():
             dialed.set_result(None)

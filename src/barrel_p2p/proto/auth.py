@@ -13,6 +13,18 @@ the dialer write elsewhere.
     CHALLENGE, RESPONSE ->
                      <-             RESPONSE, OK             (or FAIL)
 
+A node that changed its key vouches for the new one with the old one (``proto.endorsement``). It can't do so at once,
+since an Erlang node would not understand it. So whoever is shown another key than the pinned one says FAIL
+``key_mismatch``, which is upstream's word and for upstream the end, and waits for a moment; a peer of this library
+answers with its chain, and the exchange goes on where it was::
+
+    dialer, its key is new          acceptor                 dialer                 acceptor, its key is new
+    HELLO            ->                                      HELLO      ->
+                     <-  FAIL key_mismatch                              <-          HELLO, CHALLENGE
+    ENDORSE ...      ->                                      FAIL key_mismatch ->
+                     <-  HELLO, CHALLENGE                               <-          ENDORSE ...
+    CHALLENGE, RESPONSE ->  and so on                        CHALLENGE, RESPONSE -> and so on
+
 Legal moves are the tables ``_MOVES`` of the two classes. The exchange is upstream's, byte for byte; we depart
 from it in:
 
@@ -23,6 +35,8 @@ from it in:
   as proof.
 * Every refusal of the acceptor is told in a FAIL (upstream tells three and closes without a word on the
   others).
+* A dialer that is shown a wrong key says so in a FAIL (upstream closes without a word); the connection is lost either
+  way, and the acceptor learns why.
 * The pin is checked again at the end, so that two first meetings at once can't both win.
 """
 
@@ -44,6 +58,7 @@ from barrel_p2p.proto.auth_frames import (
     NONCE_SIZE,
     Bad,
     Challenge,
+    Endorse,
     Fail,
     Frame,
     Hello,
@@ -54,10 +69,13 @@ from barrel_p2p.proto.auth_frames import (
     signed_text,
 )
 from barrel_p2p.proto.auth_texts import NOT_BARREL, REFUSALS, WIRE_REASON, pin_fault
+from barrel_p2p.proto.endorsement import MAX_LINKS, Broken, Chain, Endorsement, follow
 from barrel_p2p.proto.identity import PinVerdict, fingerprint
 from barrel_p2p.proto.machine import NEED_DATA, Failed, NeedData
 from barrel_p2p.proto.names import matches_any
 from barrel_p2p.term.types import Atom
+
+ENDORSEMENT_SECONDS = 2.0  # for a chain to come, or to be answered; a guess: many round trips
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +91,7 @@ class AuthConfig:
         timeout: seconds for the whole exchange (10: upstream's ``auth_handshake_timeout``).
         cookie_only: patterns of nodes that need no key, only the cookie (see
             ``names.validate_node_pattern``).
+        chain: what our former keys say of the present one, oldest first.
     """
 
     name: Atom
@@ -81,6 +100,7 @@ class AuthConfig:
     window_ms: int = 30000
     timeout: float = 10.0
     cookie_only: tuple[str, ...] = ()
+    chain: Chain = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +109,21 @@ class Authenticated:
 
     ``first_contact`` is True when no key was pinned for it: the driver pins ``public_key`` once the cookie
     was right too. ``clock_offset_ms`` is how far its clock is ahead of ours, the way of its message included.
+    ``endorsed`` leads from the pinned key to ``public_key`` if that is a new one; the driver moves the pin, also
+    once the cookie was right. ``own_key`` is the key that we showed.
     """
 
     peer: Atom
     public_key: bytes | None
     first_contact: bool = False
     clock_offset_ms: int | None = field(default=None, compare=False)
+    endorsed: Chain = ()
+    own_key: bytes = field(default=b"", compare=False)
 
 
 class _State(Enum):
     WAIT_HELLO = "its HELLO"
+    WAIT_ENDORSEMENT = "an endorsement of its new key"
     WAIT_CHALLENGE = "its CHALLENGE"
     WAIT_RESPONSE = "its RESPONSE"
     WAIT_OK = "its OK"
@@ -139,6 +164,11 @@ class _Exchange:
         self._challenge: Challenge | None = None  # ours, once sent
         self._challenged_at = 0.0
         self._clock_offset_ms: int | None = None
+        self._refusal: Failed | None = None  # how this ends unless an endorsement convinces us, or the peer
+        self._offered = False
+        self._links: list[Endorsement] = []
+        self._endorsed: Chain = ()
+        self._latest = self.deadline
 
     # --- the public face ------------------------------------------------------------------------------------
 
@@ -173,6 +203,9 @@ class _Exchange:
     def tick(self, now: float) -> None:
         """Fail if the deadline has passed; call it at ``deadline`` and as often as you like before."""
         if self._state is not _State.OVER and now > self.deadline:
+            if self._refusal is not None:
+                self._end(self._refusal)
+                return
             hint = "" if self._heard else f" It sent nothing at all: {NOT_BARREL}."
             self._fail(
                 "timeout",
@@ -184,6 +217,9 @@ class _Exchange:
         """Tell the machine that the connection is gone. Upstream closes without a word on most refusals."""
         if self._state is not _State.OVER:
             self._out.clear()
+            if self._refusal is not None:
+                self._end(self._refusal)
+                return
             detail = f" ({why})" if why else ""
             self._end(
                 Failed(
@@ -212,8 +248,8 @@ class _Exchange:
             return
         getattr(self, handler)(frame, now, wall_ms)
 
-    def _accept_identity(self, hello: Hello) -> bool:
-        """The checks of a HELLO that need no signature; False after a failure."""
+    def _take_identity(self, hello: Hello, now: float, wall_ms: int) -> None:
+        """The checks of a HELLO that need no signature; on with ``_identity_taken`` if it passes them, now or later."""
         self._peer_key = hello.public_key
         if hello.name == self._config.name:
             self._fail(
@@ -228,18 +264,77 @@ class _Exchange:
                 f"{hello.name} "
                 "one of its own (or delete node.key and node.pub from the copy).",
             )
-        else:
-            return self._accept_pin()
-        return False
+        elif self._check_pin(hello.name, hello.public_key) == PinVerdict.MISMATCH:
+            self._ask_for_endorsement(now)
+        elif self._accept_pin():
+            self._identity_taken(now, wall_ms)
+
+    def _identity_taken(self, now: float, wall_ms: int) -> None:
+        raise NotImplementedError
 
     def _accept_pin(self) -> bool:
         assert self.peer is not None
         verdict = self._check_pin(self.peer, self._peer_key)
         if verdict in (PinVerdict.ACCEPT, PinVerdict.NEW):
             return True
+        if verdict == PinVerdict.MISMATCH and self._endorsed and self._endorsed[0].old == verdict.pinned:
+            return True
         word, text = pin_fault(verdict, self.peer, self._peer_key)
         self._fail(word, text, presented=self._peer_key, pinned=verdict.pinned)
         return False
+
+    # --- a new key, and what the old one says of it -------------------------------------------------------------
+
+    def _ask_for_endorsement(self, now: float) -> None:
+        assert self.peer is not None
+        verdict = self._check_pin(self.peer, self._peer_key)
+        word, text = pin_fault(verdict, self.peer, self._peer_key)
+        self._send(Fail(word))
+        self._wait_for_change(Failed(word, text, {"presented": self._peer_key, "pinned": verdict.pinned}), now)
+        self._state = _State.WAIT_ENDORSEMENT
+
+    def _on_endorse(self, frame: Endorse, now: float, wall_ms: int) -> None:
+        assert self._refusal is not None and self.peer is not None
+        self._links.append(frame.link)
+        pinned = self._refusal.details["pinned"]
+        if frame.left + len(self._links) > MAX_LINKS or pinned is None:
+            self._end(self._refusal)
+        elif frame.left == 0:
+            way = follow(self._links, self.peer, pinned=pinned, presented=self._peer_key, wall_ms=wall_ms)
+            if isinstance(way, Broken):
+                text = f"{self._refusal.message} It showed an endorsement of its key that does not count: {way.why}."
+                self._end(Failed(self._refusal.reason, text, {**self._refusal.details, "endorsement": way.why}))
+            else:
+                self._endorsed = way
+                self._go_on()
+                self._identity_taken(now, wall_ms)
+
+    def _offer_chain(self, refused: Failed, now: float) -> bool:
+        """Answer a FAIL ``key_mismatch`` with what our former keys say; False if they say nothing, or said it."""
+        if self._offered or not self._config.chain or refused.reason != "rejected:key_mismatch":
+            return False
+        self._offered = True
+        for left, link in zip(reversed(range(len(self._config.chain))), self._config.chain, strict=True):
+            self._send(Endorse(left, link))
+        self._wait_for_change(refused, now)
+        return True
+
+    def _wait_for_change(self, refusal: Failed, now: float) -> None:
+        self._refusal = refusal
+        self.deadline = min(self._latest, now + ENDORSEMENT_SECONDS)
+
+    def _go_on(self) -> None:
+        self._refusal = None
+        self.deadline = self._latest
+
+    def _refused_by_peer(self, frame: Fail) -> Failed:
+        known = REFUSALS.get(frame.reason)
+        text = known or f"it says {frame.reason[:200]!r}; its log may tell more"
+        mine = f"our name {self._config.name}, our key {fingerprint(self._config.public_key)}"
+        word = f"rejected:{frame.reason}" if known else "rejected"
+        return Failed(word, f"{self._who} refused us: {text} ({mine}).", {})
+
+    # --- proofs ----------------------------------------------------------------------------------------------
 
     def _send_challenge(self, now: float, wall_ms: int) -> None:
         self._challenge = Challenge(self._nonce, wall_ms)
@@ -291,8 +386,10 @@ class _Exchange:
     def _authenticated(self) -> None:
         """Check the pin once more (another connection may have set it meanwhile) and be done."""
         assert self.peer is not None
-        first = self._check_pin(self.peer, self._peer_key) == PinVerdict.NEW
-        self._end(Authenticated(self.peer, self._peer_key, first, self._clock_offset_ms))
+        verdict = self._check_pin(self.peer, self._peer_key)
+        endorsed = self._endorsed if verdict == PinVerdict.MISMATCH else ()
+        first, own = verdict == PinVerdict.NEW, self._config.public_key
+        self._end(Authenticated(self.peer, self._peer_key, first, self._clock_offset_ms, endorsed, own))
 
     def _send(self, frame: Frame) -> None:
         self._out += encode(frame)
@@ -325,7 +422,8 @@ class AuthDialer(_Exchange):
     """
 
     _MOVES: ClassVar[_Moves] = {
-        _State.WAIT_HELLO: {Hello: "_on_hello", Ok: "_on_early_ok", Fail: "_on_fail"},
+        _State.WAIT_HELLO: {Hello: "_on_hello", Ok: "_on_early_ok", Fail: "_on_early_fail"},
+        _State.WAIT_ENDORSEMENT: {Challenge: "_hold_challenge", Endorse: "_on_endorse", Fail: "_on_fail"},
         _State.WAIT_CHALLENGE: {Challenge: "_on_challenge", Fail: "_on_fail"},
         _State.WAIT_RESPONSE: {Response: "_on_response", Fail: "_on_fail"},
         _State.WAIT_OK: {Ok: "_on_ok", Fail: "_on_fail"},
@@ -344,6 +442,7 @@ class AuthDialer(_Exchange):
     ) -> None:
         super().__init__(config, binding=binding, nonce=nonce, now=now, check_pin=check_pin)
         self.peer: Atom = peer
+        self._held: Challenge | None = None  # came right behind a HELLO whose key is not accepted yet
         self._send(Hello(config.name, config.public_key))
 
     def _on_hello(self, hello: Hello, now: float, wall_ms: int) -> None:
@@ -355,9 +454,18 @@ class AuthDialer(_Exchange):
                 "look at peers= and the discovery directory.",
                 answered=hello.name,
             )
-        elif self._accept_identity(hello):
-            self._send_challenge(now, wall_ms)
-            self._state = _State.WAIT_CHALLENGE
+        else:
+            self._go_on()
+            self._take_identity(hello, now, wall_ms)
+
+    def _identity_taken(self, now: float, wall_ms: int) -> None:
+        self._send_challenge(now, wall_ms)
+        self._state = _State.WAIT_CHALLENGE
+        if self._held is not None:
+            self._on_challenge(self._held, now, wall_ms)
+
+    def _hold_challenge(self, challenge: Challenge, now: float, wall_ms: int) -> None:
+        self._held = challenge
 
     def _on_challenge(self, challenge: Challenge, now: float, wall_ms: int) -> None:
         if self._answer(challenge, wall_ms):
@@ -383,11 +491,13 @@ class AuthDialer(_Exchange):
                 f"cookie_only_nodes does not list {self.peer}. Change one of the two lists.",
             )
 
+    def _on_early_fail(self, frame: Fail, now: float, wall_ms: int) -> None:
+        if not self._offer_chain(self._refused_by_peer(frame), now):
+            self._on_fail(frame, now, wall_ms)
+
     def _on_fail(self, frame: Fail, now: float, wall_ms: int) -> None:
-        known = REFUSALS.get(frame.reason)
-        text = known or f"it says {frame.reason[:200]!r}; its log may tell more"
-        mine = f"our name {self._config.name}, our key {fingerprint(self._config.public_key)}"
-        self._fail(f"rejected:{frame.reason}" if known else "rejected", f"{self.peer} refused us: {text} ({mine}).")
+        refusal = self._refusal or self._refused_by_peer(frame)
+        self._fail(refusal.reason, refusal.message, **refusal.details)
 
 
 class AuthAcceptor(_Exchange):
@@ -402,7 +512,8 @@ class AuthAcceptor(_Exchange):
 
     _MOVES: ClassVar[_Moves] = {
         _State.WAIT_HELLO: {Hello: "_on_hello"},
-        _State.WAIT_CHALLENGE: {Challenge: "_on_challenge"},
+        _State.WAIT_ENDORSEMENT: {Endorse: "_on_endorse"},
+        _State.WAIT_CHALLENGE: {Challenge: "_on_challenge", Fail: "_on_fail"},
         _State.WAIT_RESPONSE: {Response: "_on_response"},
     }
 
@@ -411,12 +522,21 @@ class AuthAcceptor(_Exchange):
         if hello.name != self._config.name and matches_any(self._config.cookie_only, hello.name):
             self._send(Ok())
             self._end(Authenticated(hello.name, None))
-        elif self._accept_identity(hello):
-            self._send(Hello(self._config.name, self._config.public_key))
-            self._send_challenge(now, wall_ms)
-            self._state = _State.WAIT_CHALLENGE
+        else:
+            self._take_identity(hello, now, wall_ms)
+
+    def _identity_taken(self, now: float, wall_ms: int) -> None:
+        self._send(Hello(self._config.name, self._config.public_key))
+        self._send_challenge(now, wall_ms)
+        self._state = _State.WAIT_CHALLENGE
+
+    def _on_fail(self, frame: Fail, now: float, wall_ms: int) -> None:
+        refused = self._refused_by_peer(frame)
+        if not self._offer_chain(refused, now):
+            self._end(refused)
 
     def _on_challenge(self, challenge: Challenge, now: float, wall_ms: int) -> None:
+        self._go_on()
         if self._answer(challenge, wall_ms):
             self._state = _State.WAIT_RESPONSE
 

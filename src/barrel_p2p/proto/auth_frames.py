@@ -1,4 +1,4 @@
-"""The five messages of the Ed25519 exchange as bytes, and the text that a RESPONSE signs.
+"""The messages of the Ed25519 exchange as bytes, and the text that a RESPONSE signs.
 
 On its stream every message stands as ``len:16 | body``; the first byte of a body is its type. Integers are
 big-endian.
@@ -9,15 +9,18 @@ big-endian.
 3 RESPONSE  ``signature``:64 bytes
 4 OK        nothing
 5 FAIL      ``reason_len:16``, ``reason`` in ASCII
+6 ENDORSE   ``left:8``, one link of a chain (``proto.endorsement``)
 =========== =====================================================================
 
-Lengths are exact: a body with a byte too many is malformed.
+Lengths are exact: a body with a byte too many is malformed. ENDORSE is ours alone; ``left`` is how many more follow. It
+is sent only to a node that said FAIL ``key_mismatch``, after which upstream's nodes read nothing any more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from barrel_p2p.proto.endorsement import LINK_SIZE, MAX_LINKS, Endorsement
 from barrel_p2p.proto.names import is_node_name
 from barrel_p2p.term.types import Atom
 
@@ -28,7 +31,7 @@ SIGNATURE_SIZE = 64
 BINDING_SIZE = 32
 MAX_BODY = 1024  # the longest legal HELLO has 291 bytes, a FAIL carries a word; our bound on a peer's memory
 
-_HELLO, _CHALLENGE, _RESPONSE, _OK, _FAIL = 1, 2, 3, 4, 5
+_HELLO, _CHALLENGE, _RESPONSE, _OK, _FAIL, _ENDORSE = 1, 2, 3, 4, 5, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +62,20 @@ class Fail:
 
 
 @dataclass(frozen=True, slots=True)
+class Endorse:
+    left: int
+    link: Endorsement
+
+
+@dataclass(frozen=True, slots=True)
 class Bad:
-    """A body that is none of the five; ``reason`` is malformed, bad_name or unsupported_version."""
+    """A body that is none of these; ``reason`` is malformed, bad_name or unsupported_version."""
 
     reason: str
     detail: str
 
 
-Frame = Hello | Challenge | Response | Ok | Fail
+Frame = Hello | Challenge | Response | Ok | Fail | Endorse
 
 
 def encode(frame: Frame) -> bytes:
@@ -84,6 +93,8 @@ def encode(frame: Frame) -> bytes:
         case Fail(reason):
             raw = reason.encode("ascii")
             body = b"\x05" + len(raw).to_bytes(2, "big") + raw
+        case Endorse(left, link):
+            body = bytes([_ENDORSE, left]) + link.encode()
     return len(body).to_bytes(2, "big") + body
 
 
@@ -102,7 +113,9 @@ def decode(body: bytes) -> Frame | Bad:
         return Ok()
     if kind == _FAIL and len(rest) >= 2 and len(rest) == 2 + int.from_bytes(rest[:2], "big"):
         return Fail("".join(chr(b) if 32 <= b < 127 else "?" for b in rest[2:]))
-    names = {_CHALLENGE: "CHALLENGE", _RESPONSE: "RESPONSE", _OK: "OK", _FAIL: "FAIL"}
+    if kind == _ENDORSE and len(rest) == 1 + LINK_SIZE and rest[0] < MAX_LINKS:
+        return Endorse(rest[0], Endorsement.decode(rest[1:]))
+    names = {_CHALLENGE: "CHALLENGE", _RESPONSE: "RESPONSE", _OK: "OK", _FAIL: "FAIL", _ENDORSE: "ENDORSE"}
     if kind in names:
         return Bad("malformed", f"a {names[kind]} of {len(body)} bytes")
     return Bad("malformed", f"a message of unknown type {kind}")
@@ -139,6 +152,7 @@ __all__ = [
     "VERSION",
     "Bad",
     "Challenge",
+    "Endorse",
     "Fail",
     "Frame",
     "Hello",

@@ -19,7 +19,7 @@ def test_the_dialer_gets_the_certificate_and_both_know_the_addresses() -> None:
     async def scenario() -> None:
         async with pair() as (dialer, acceptor):
             assert dialer.connection.certificate_der == identity()[0]
-            assert acceptor.connection.certificate_der is None
+            assert acceptor.connection.certificate_der == identity()[0]
             assert dialer.connection.is_dialer and not acceptor.connection.is_dialer
             assert dialer.connection.peer_address == acceptor.connection.local_address
             assert dialer.connection.local_address[1] == acceptor.connection.peer_address[1]

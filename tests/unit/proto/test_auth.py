@@ -90,6 +90,8 @@ def test_a_key_other_than_the_pinned_one_is_refused_by_the_acceptor() -> None:
         dialer(config(ALICE, EVE_KEYS)),
         acceptor(config(BOB, BOB_KEYS), check_pin=pinned({ALICE: ALICE_KEYS})),
     ).run()
+    assert pair.reasons == ("rejected:key_mismatch", "waiting"), "Bob waits for a moment: she may have an endorsement"
+    pair.hang_up()
     assert pair.reasons == ("rejected:key_mismatch", "key_mismatch")
     log = pair.bob_saw[0].message  # type: ignore[union-attr]
     assert fingerprint(ALICE_KEYS.public) in log and fingerprint(EVE_KEYS.public) in log and "unpin" in log
@@ -100,9 +102,15 @@ def test_a_key_other_than_the_pinned_one_is_refused_by_the_acceptor() -> None:
 
 def test_a_key_other_than_the_pinned_one_is_refused_by_the_dialer_before_it_signs_anything() -> None:
     alice = dialer(config(ALICE, ALICE_KEYS), check_pin=pinned({BOB: BOB_KEYS}))
-    pair = AuthPair(alice, acceptor(config(BOB, EVE_KEYS))).run()
-    assert pair.reasons == ("key_mismatch", "waiting")
-    assert alice.data_to_send() == b""
+    said: list[Any] = []
+
+    def listen(direction: str, data: bytes) -> bytes:
+        said.extend(frames(data) if direction == "to bob" else [])
+        return data
+
+    pair = AuthPair(alice, acceptor(config(BOB, EVE_KEYS)), bend=listen).run().hang_up()
+    assert pair.reasons == ("key_mismatch", "rejected:key_mismatch")
+    assert said == [Hello(ALICE, ALICE_KEYS.public), Fail("key_mismatch")]
 
 
 def test_strict_mode_refuses_strangers() -> None:

@@ -123,6 +123,20 @@ impl QuicEndpoint {
         Ok(this.connection(slf.py(), link?))
     }
 
+    /// Answers connections that begin from now on with another certificate. Collect what is due with `drive` first.
+    fn set_certificate(
+        &self,
+        py: Python<'_>,
+        certificate: &[u8],
+        private_key: &[u8],
+        alpn: &[u8],
+    ) -> PyResult<()> {
+        self.with_core(py, |core| {
+            core.set_certificate(certificate, private_key, alpn)
+        })?
+        .map_err(|text| error(py, "ConfigError", text))
+    }
+
     /// Reads a socket that is readable; returns events.
     fn receive<'py>(&self, py: Python<'py>, fd: i32) -> PyResult<Bound<'py, PyList>> {
         self.shared.visit();
