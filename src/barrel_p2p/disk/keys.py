@@ -6,19 +6,22 @@
     <directory>/node.pub             32 raw bytes: the public key
     <directory>/trusted/<node>.pub   32 raw bytes: the key pinned for a node
     <directory>/backups/<time>/      the pair that a rotation replaced
+    <directory>/endorsements         what the former keys say of the next ones (``disk.endorsements``; ours alone)
 
 A key that exists is never replaced by itself: a damaged file is an error that names it. A pin never changes
-in silence: ``pin`` refuses a second key, ``unpin`` is the only way out.
+in silence: ``pin`` refuses a second key; ``unpin`` is the way out, and the word of the pinned key itself (``move``).
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from barrel_p2p.disk.endorsements import EndorsementFile
 from barrel_p2p.disk.files import (
     make_backup_directory,
     make_private_directory,
@@ -28,6 +31,7 @@ from barrel_p2p.disk.files import (
     write_atomic,
 )
 from barrel_p2p.errors import AuthError, ConfigError
+from barrel_p2p.proto.endorsement import Chain, endorse
 from barrel_p2p.proto.identity import PinVerdict, fingerprint, fingerprint_hex
 from barrel_p2p.proto.names import is_node_name, validate_node_name
 from barrel_p2p.term.types import Atom
@@ -87,6 +91,7 @@ class KeyStore:
         self.directory = Path(directory)
         self._key = self.directory / "node.key"
         self._pub = self.directory / "node.pub"
+        self._endorsements = EndorsementFile(self.directory)
 
     def load_or_create(self) -> Identity:
         """Read the pair, or make one if there is none at all.
@@ -121,22 +126,39 @@ class KeyStore:
             )
         return identity
 
-    def rotate(self) -> Identity:
-        """Replace the pair by a new one; the old one goes to ``backups/``. Peers refuse the new key until
-        they unpin.
+    def chain(self, identity: Identity, *, wall_ms: int | None = None) -> Chain:
+        """What the former keys say of ``identity``, for peers that pinned one of them.
+
+        Raises:
+            ConfigError: the file can't be read, or is damaged.
+        """
+        return self._endorsements.read(identity.public_key, wall_ms=_wall_ms() if wall_ms is None else wall_ms)
+
+    def rotate(self, name: Atom | None = None, *, wall_ms: int | None = None) -> Identity:
+        """Replace the pair by a new one; the old one goes to ``backups/``. A crash leaves the old pair or the new one.
+
+        Args:
+            name: the node whose key it is: the old key then endorses the new one, and nodes of this library that
+                pinned the old key accept it. Without a name every peer refuses the new key until it unpins.
+            wall_ms: the time of the endorsement, in ms since 1970; default: now.
 
         Raises:
             ConfigError: as ``load_or_create``; the old pair is still in force.
         """
-        old = self.load_or_create()
+        old, new = self.load_or_create(), Identity.generate()
+        now = _wall_ms() if wall_ms is None else wall_ms
+        chain = self.chain(old, wall_ms=now)
+        link = None
+        if name is not None:
+            link = endorse(name, old=old.public_key, new=new.public_key, time=now, sign_old=old.sign, sign_new=new.sign)
         backup = make_backup_directory(self.directory)
         self._store(backup / "node.key", old.seed)
         self._store(backup / "node.pub", old.public_key)
+        self._endorsements.append(chain, link)
         try:
             self._pub.unlink()  # a crash from here on leaves a whole node.key, which makes node.pub again
         except OSError as error:
             raise unusable(self._pub, "replace", error) from None
-        new = Identity.generate()
         self._write(new)
         _log.warning("identity changed from %s to %s; old pair in %s", old.fingerprint, new.fingerprint, backup)
         return new
@@ -233,6 +255,34 @@ class TrustStore:
             raise unusable(path, "write", error) from None
         self._pins[atom] = key
 
+    def move(self, name: Atom, chain: Chain) -> None:
+        """Pin the key that the pinned one endorses; ``chain`` has been verified (``proto.endorsement.follow``).
+
+        Raises:
+            AuthError: the pin is another one meanwhile.
+            ConfigError: the disk refused; the old pin is still in force.
+        """
+        old, new = chain[0].old, chain[-1].new
+        pinned = self._pins.get(name)
+        if pinned == new:
+            return
+        if pinned != old:
+            raise AuthError("key_mismatch", f"the pin of {name} changed while it showed an endorsement", name)
+        path = self._path(name)
+        try:
+            write_atomic(path, new)
+        except OSError as error:
+            raise unusable(path, "write", error) from None
+        self._pins[name] = new
+        _log.warning(
+            "%s has a new key: %s, endorsed by the pinned one %s%s; the pin has moved",
+            name,
+            fingerprint(new),
+            fingerprint(old),
+            f" over {len(chain)} changes" if len(chain) > 1 else "",
+            extra={"peer": name},
+        )
+
     def unpin(self, name: str) -> bool:
         """Forget the key of ``name``; True if one was pinned. In tofu mode the next key it presents is taken.
 
@@ -323,8 +373,20 @@ class NodeKeys:
         """Forget the key of ``name``; True if one was pinned. Open connections stay."""
         return self._trust.unpin(name)
 
+    def move(self, name: Atom, chain: Chain) -> None:
+        """Pin the key that the pinned one endorses; see ``TrustStore.move``."""
+        self._trust.move(name, chain)
+
+    def replace(self, identity: Identity) -> None:
+        """The node has a new key (its carrier calls this, after ``KeyStore.rotate``)."""
+        self._identity = identity
+
     def __repr__(self) -> str:
         return f"<keys {self.fingerprint}, {self.trust_mode}, {len(self._trust.pins())} pins>"
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _read_key(path: Path) -> bytes:

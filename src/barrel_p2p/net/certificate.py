@@ -40,6 +40,7 @@ COMMON_NAME = "barrel_p2p-node"  # upstream's; the node's own name would tell it
 ORGANIZATION = "Barrel P2P"
 LIFETIME = datetime.timedelta(days=365)  # upstream's
 BACKDATE = datetime.timedelta(seconds=300)  # upstream's; clocks differ
+_MARK = "rotating"  # a file that stands there while the pair is replaced
 MAX_FILE = 1 << 20  # bytes; a bound for files that are not what they should be
 
 _log = logging.getLogger("barrel_p2p.certificate")
@@ -71,6 +72,9 @@ def load_or_create(directory: Path | str) -> Certificate:
     """
     directory = Path(directory)
     make_private_directory(directory)
+    if (directory / _MARK).exists():
+        _log.warning("making the certificate in %s that a crash kept from being made", directory)
+        return rotate(directory)
     cert_pem, key_pem = _read(directory / "node.crt"), _read(directory / "node.key")
     if cert_pem is None and key_pem is None:
         return _create(directory)
@@ -96,24 +100,31 @@ def load_or_create(directory: Path | str) -> Certificate:
 
 
 def rotate(directory: Path | str) -> Certificate:
-    """Make a new pair; the old one goes to ``backups/<time>/``. Connections of the old one must be closed by
-    the caller.
+    """Make a new pair; the old one goes to ``backups/<time>/``. A crash in between is made good by ``load_or_create``.
 
     Raises:
         ConfigError: the disk refused.
     """
     directory = Path(directory)
+    make_private_directory(directory)
     cert_pem, key_pem = _read(directory / "node.crt"), _read(directory / "node.key")
-    if cert_pem is not None and key_pem is not None:
+    if cert_pem is not None and key_pem is not None and not (directory / _MARK).exists():
         backup = make_backup_directory(directory)
         _store(backup / "node.crt", cert_pem, 0o644)
         _store(backup / "node.key", key_pem, 0o600)
+    _store(directory / _MARK, b"", 0o600)  # from here on the two files need not fit; nobody would miss them
     for name in ("node.key", "node.crt"):  # never leave an old half beside a new one
-        try:
-            (directory / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise unusable(directory / name, "replace", error) from None
-    return _create(directory)
+        _remove(directory / name)
+    made = _create(directory)
+    _remove(directory / _MARK)
+    return made
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unusable(path, "replace", error) from None
 
 
 def _create(directory: Path) -> Certificate:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import secrets
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from barrel_p2p.disk.directory import DataDir
 from barrel_p2p.disk.keys import KeyStore, NodeKeys, TrustStore
@@ -19,6 +20,8 @@ from barrel_p2p.node.establish import Accepting, Dialing, Identity
 from barrel_p2p.node.establishing import AcceptEvents
 from barrel_p2p.node.options import Address, Options, Way
 from barrel_p2p.proto.auth import AuthConfig
+from barrel_p2p.proto.conduct import Budget
+from barrel_p2p.proto.endorsement import Chain
 from barrel_p2p.proto.flags import Flags
 from barrel_p2p.proto.handshake import Framing
 from barrel_p2p.term.codec import Codec
@@ -30,6 +33,7 @@ class QuicCarrier:
         self.keys: NodeKeys | None = None
         self.tells_lost_links = False
         self.addresses: dict[Atom, Address] = {}
+        self.chain: Chain = ()
         self._name = name
         self._options = options
         self._data_dir = data_dir
@@ -39,7 +43,9 @@ class QuicCarrier:
         self._published_port: int | None = None
 
     async def prepare(self) -> int:
-        self._own_identity = KeyStore(self._data_dir.keys).load_or_create()
+        self._store = KeyStore(self._data_dir.keys)
+        self._own_identity = self._store.load_or_create()
+        self.chain = self._store.chain(self._own_identity)
         self._trust = TrustStore(self._data_dir.keys, self._options.trust_mode)
         self.keys = NodeKeys(self._own_identity, self._trust)
         self._certificate = certificate.load_or_create(self._data_dir.quic)
@@ -56,11 +62,13 @@ class QuicCarrier:
                 window_ms=options.auth_timestamp_window_ms,
                 timeout=options.auth_handshake_timeout_ms / 1000,
                 cookie_only=options.cookie_only_nodes,
+                chain=self.chain,
             ),
             dist=handshake_config(self._name, options, creation, Framing.RAW, Flags(0)),
-            binding=self._certificate.binding,
             check_pin=self._trust.verdict,
             pin=self._trust.pin,
+            move_pin=self._trust.move,
+            budget=Budget(),
             max_message=options.max_message,
             make_channel=make_channel,
         )
@@ -91,12 +99,25 @@ class QuicCarrier:
     async def dial(self, attempt: Attempt) -> Dialing:
         connection = await self._connect(attempt.name)
         try:
-            assert connection.certificate_der is not None
-            binding = hashlib.sha256(connection.certificate_der).digest()
-            return Dialing(connection, self._identity, attempt.name, binding, attempt)
+            return Dialing(connection, self._identity, attempt.name, attempt)
         except BaseException:
             connection.close(0, "the handshake could not begin")
             raise
+
+    def rotate_identity(self) -> None:
+        """Take a new key for the connections to come. Raises ConfigError if the disk refuses: the old one stays."""
+        assert self.keys is not None
+        own = self._own_identity = self._store.rotate(self._name)
+        self.chain = self._store.chain(own)
+        self.keys.replace(own)
+        auth = replace(self._identity.auth, sign=own.sign, public_key=own.public_key, chain=self.chain)
+        self._identity = replace(self._identity, auth=auth)
+
+    def rotate_certificate(self) -> None:
+        """Take a new TLS certificate for the connections to come. Raises ConfigError if the disk refuses."""
+        assert self._transport is not None
+        self._certificate = certificate.rotate(self._data_dir.quic)
+        self._transport.set_certificate(self._certificate.certificate_der, self._certificate.private_key_der)
 
     async def close(self) -> None:
         async with AsyncExitStack() as stack:  # each step is taken even if one before it fails or is cancelled
@@ -129,4 +150,10 @@ class QuicCarrier:
         return connection
 
     def _accept(self, connection: Connection) -> None:
+        assert self._transport is not None
+        host, now = connection.peer_address[0], self._transport.loop.time()
+        if not self._identity.budget.begin(host, now=now):
+            log.debug("refused a connection from %s: too many handshakes from there have failed", host)
+            connection.close(0, "busy")
+            return
         Accepting(connection, self._identity, self._events)

@@ -135,6 +135,11 @@ class Channel:
         self.connection.close(0, reason)
         self.closed(CloseReason("local", 0, reason))
 
+    def break_off(self, what: str) -> None:
+        """The peer broke the protocol: close its connection, and take it down."""
+        self.connection.close(0, "protocol error")
+        self.closed(CloseReason("protocol", 0, what))
+
     # --- what the connection reports --------------------------------------------------------------------------------
 
     def messages(self, batch: Batch) -> None:

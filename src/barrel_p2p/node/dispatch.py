@@ -112,14 +112,7 @@ class Dispatch:
                 else:
                     handler(channel, control, message)
             except ProtocolError as error:
-                log.error(
-                    "%s broke the distribution protocol with %.200r: %s; its channel is closed",
-                    channel.name,
-                    control,
-                    error,
-                    extra={"peer": channel.name},
-                )
-                channel.close("protocol error")
+                channel.break_off(f"{control!r:.200}: {error}")
                 return
 
     def _skip(self, channel: Channel, op: int) -> None:

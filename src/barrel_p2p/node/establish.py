@@ -7,6 +7,7 @@ acceptor's (3) carry the exchange, the dialer's first bidirectional stream (0) c
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from barrel_p2p.node.establishing import (
     log,
 )
 from barrel_p2p.proto.auth import AuthAcceptor, AuthConfig, AuthDialer, Authenticated
+from barrel_p2p.proto.conduct import Budget
+from barrel_p2p.proto.endorsement import Chain
 from barrel_p2p.proto.handshake import Connected, HandshakeConfig
 from barrel_p2p.proto.identity import PinVerdict, fingerprint
 from barrel_p2p.proto.machine import Failed, NeedData
@@ -43,9 +46,10 @@ class Identity:
 
     auth: AuthConfig
     dist: HandshakeConfig
-    binding: bytes  # SHA-256 of our own certificate
     check_pin: Callable[[Atom, bytes], PinVerdict]
     pin: Callable[[Atom, bytes], None]
+    move_pin: Callable[[Atom, Chain], None]
+    budget: Budget
     max_message: int
     make_channel: Callable[[Atom, Connection, Connected, bytes | None], Channel]
 
@@ -124,7 +128,7 @@ class _KeyExchange(Establishing):
                 "%s proved its identity: Ed25519 key %s, %s",
                 event.peer,
                 fingerprint(event.public_key),
-                "not seen before" if event.first_contact else "as pinned",
+                "not seen before" if event.first_contact else "a new one" if event.endorsed else "as pinned",
                 extra={"peer": event.peer},
             )
         self._start_handshake(event.peer)
@@ -135,12 +139,14 @@ class _KeyExchange(Establishing):
     def _connected(self, event: Connected) -> None:
         proven = self._authenticated
         assert proven is not None
-        if proven.first_contact and proven.public_key is not None:
-            try:
+        try:
+            if proven.first_contact and proven.public_key is not None:
                 self.identity.pin(proven.peer, proven.public_key)
-            except BarrelError as error:
-                self._end(error)
-                return
+            elif proven.endorsed:
+                self.identity.move_pin(proven.peer, proven.endorsed)
+        except BarrelError as error:
+            self._end(error)
+            return
         self._finish(event, proven.public_key).proven = proven
 
     def _refuse_early_bytes(self, stream: int) -> None:
@@ -164,14 +170,12 @@ class _KeyExchange(Establishing):
 class Dialing(_KeyExchange, DialingRole):
     """Our side dialled."""
 
-    def __init__(
-        self, connection: QuicConnection, identity: Identity, peer: Atom, binding: bytes, events: DialEvents
-    ) -> None:
+    def __init__(self, connection: QuicConnection, identity: Identity, peer: Atom, events: DialEvents) -> None:
         super().__init__(connection, identity, peer, events)
         auth = AuthDialer(
             identity.auth,
             peer=peer,
-            binding=binding,
+            binding=_binding(connection),
             nonce=os.urandom(32),
             now=self._loop.time(),
             wall_ms=_wall_ms(),
@@ -194,7 +198,7 @@ class Accepting(_KeyExchange, AcceptingRole):
         super().__init__(connection, identity, events)
         auth = AuthAcceptor(
             identity.auth,
-            binding=identity.binding,
+            binding=_binding(connection),
             nonce=os.urandom(32),
             now=self._loop.time(),
             check_pin=identity.check_pin,
@@ -207,10 +211,17 @@ class Accepting(_KeyExchange, AcceptingRole):
             self._arm()
 
     def _start_handshake(self, peer: Atom) -> None:
+        self.identity.budget.proven(self.connection.peer_address[0], now=self._loop.time())
         self._open_handshake(peer)
 
     def _claimed(self) -> Atom | None:
         return self._name or self._auth.peer
+
+
+def _binding(connection: QuicConnection) -> bytes:
+    """The hash of the acceptor's certificate, which both sign: it ties the exchange to this connection."""
+    assert connection.certificate_der is not None
+    return hashlib.sha256(connection.certificate_der).digest()
 
 
 def _wall_ms() -> int:

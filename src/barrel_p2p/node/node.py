@@ -31,6 +31,7 @@ from barrel_p2p.node.paths import Paths, PathServer, PathStats
 from barrel_p2p.node.peer_info import PeerInfo
 from barrel_p2p.node.remote import RemoteSignals
 from barrel_p2p.node.rex import Rex
+from barrel_p2p.node.rotation import Rotation
 from barrel_p2p.node.routes import Routes
 from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.node.statistics import OverlayStatistics, PeerStatistics, Statistics
@@ -145,6 +146,7 @@ class Node:
             if options.proto_dist == "barrel_p2p":
                 await PathServer.start(self._paths, name=PATHS, node=self)
             await self._start_services()
+            self._rotation = Rotation(self._carrier, self._routes, runtime, self._dispatch)
             runtime.kernel = dict.fromkeys(process.pid for process in runtime.processes.values())
             # the first peer can come from now on
             self.listen_address: Address = await self._carrier.start(creation, self._routes, self._make_channel)
@@ -219,6 +221,35 @@ class Node:
         if self._carrier is None or self._carrier.keys is None:
             raise AttributeError(f"{self.name} has no keys: it does not run, or its carrier is inet_tcp")
         return self._carrier.keys
+
+    async def rotate_identity(self) -> None:
+        """Change this node's Ed25519 key, now. The old pair goes to ``keys/backups/``; channels stay up.
+
+        ::
+
+            await node.rotate_identity()
+
+        The old key endorses the new one. Nodes of this library that pinned the old key check that and move their pin:
+        connected ones at once, others when they meet this node again, also after several changes. Erlang nodes refuse
+        the new key (``key_mismatch``) until their pin is removed. After a theft of the old key, ``unpin`` and
+        ``pin`` on the peers instead: the thief can endorse keys as well.
+
+        Raises:
+            ConfigError: The disk refused, and the old key stays; or the carrier is ``inet_tcp``, which has no keys.
+        """
+        if self._runtime is None:
+            raise not_running(self.name)
+        self._rotation.rotate_identity()
+
+    async def rotate_cert(self) -> None:
+        """Change this node's TLS certificate, now: connections to come use it, live ones stay. Nobody pins it.
+
+        Raises:
+            ConfigError: The disk refused, or the carrier is ``inet_tcp``, which has no certificate.
+        """
+        if self._runtime is None:
+            raise not_running(self.name)
+        self._rotation.rotate_certificate()
 
     @property
     def global_(self) -> Global:
@@ -486,6 +517,7 @@ class Node:
     def node_up(self, channel: Channel) -> None:
         if self._carrier is not None and not self._carrier.tells_lost_links:
             Liveness(channel, self.runtime.pid, self.runtime.reference, self.options.net_ticktime_ms)
+        self._rotation.node_up(channel)
         self.overlay.node_up(channel)
         self.global_.node_up(channel)
         self._monitors.tell((_NODEUP, channel.name))
@@ -493,6 +525,7 @@ class Node:
     def node_down(self, name: Atom, reason: str) -> None:
         log_connect.info("%s is down: %s", name, reason, extra={"peer": name})
         self._lost(name)
+        self._rotation.node_down(name)
         self.global_.node_down(name)
         self.overlay.node_down(name)
         self.registry.node_down(name)

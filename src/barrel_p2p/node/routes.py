@@ -15,10 +15,11 @@ from barrel_p2p.errors import BarrelError, NotConnected
 from barrel_p2p.net.connection import CloseReason
 from barrel_p2p.node.attempt import Attempt, Connect
 from barrel_p2p.node.channel import Batch, Channel
-from barrel_p2p.node.establishing import AcceptingRole, DialYielded
+from barrel_p2p.node.establishing import AcceptingRole, DialingRole, DialYielded
 from barrel_p2p.node.options import Options
 from barrel_p2p.node.pending import Pending
 from barrel_p2p.proto import connecting_events as event
+from barrel_p2p.proto.conduct import Conduct
 from barrel_p2p.proto.connecting import Connecting
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
@@ -51,6 +52,7 @@ class Routes:
         self._codec = codec
         self._events = events
         self._dial = dial
+        self._conduct = Conduct()
         self._loop = asyncio.get_running_loop()
         self._table = Connecting(
             name,
@@ -169,6 +171,11 @@ class Routes:
 
     def peer_named(self, accepting: AcceptingRole, name: Atom, creation: int) -> None:
         """An authenticated peer told its name in the distribution handshake: answer it, now or after a probe."""
+        wait = self._conduct.wait(name, now=self._loop.time())
+        if wait:
+            self._connections.pop(accepting.number, None)
+            accepting.turn_away(f"{name} broke the protocol and is welcome again in {wait:.1f} s")
+            return
         self._tell(event.PeerNamed(name, accepting.number, creation))
 
     def accept_failed(self, accepting: AcceptingRole, name: Atom | None) -> None:
@@ -189,8 +196,9 @@ class Routes:
             del self._connections[channel.number]
             if reason.kind == "protocol":
                 log.error(
-                    "%s sent what no node may send, its channel is closed: %s",
+                    "%s broke the distribution protocol, its channel is closed and it stays away for %g s: %s",
                     channel.name,
+                    self._conduct.offended(channel.name, now=self._loop.time()),
                     reason.text,
                     extra={"peer": channel.name},
                 )
@@ -222,8 +230,16 @@ class Routes:
         )
 
     def _start_dial(self, order: event.Dial) -> None:
-        attempt = self._connections[order.dial] = Attempt(order.dial, order.name, self._dial, self)
+        attempt = self._connections[order.dial] = Attempt(order.dial, order.name, self._dial_if_welcome, self)
         self._track(attempt.task)
+
+    async def _dial_if_welcome(self, attempt: Attempt) -> DialingRole:
+        wait = self._conduct.wait(attempt.name, now=self._loop.time())
+        if wait:
+            raise NotConnected(
+                f"{attempt.name} broke the protocol and is left alone for {wait:.1f} s more", "misbehaved"
+            )
+        return await self._dial(attempt)
 
     def _let_in(self, order: event.LetIn) -> None:
         accepting = self._connections[order.accept]

@@ -33,8 +33,9 @@ SIGNATURE_SIZE = 64
 LINK_SIZE = 2 * KEY_SIZE + 8 + 2 * SIGNATURE_SIZE
 CONTEXT = b"barrel_p2p: this node changes its Ed25519 key, version 1\x00"
 MAX_LINKS = 16  # of one chain; a guess: more than a key change a month within the lifetime
-LIFETIME_MS = 365 * 24 * 3_600_000  # how long a peer may have been away; a guess, as long as a certificate lives
-MAX_AHEAD_MS = 24 * 3_600_000  # how far the clock of the signer may have been ahead of ours; a guess
+_DAY_MS = 24 * 3_600_000
+LIFETIME_MS = 365 * _DAY_MS  # how long a peer may have been away; a guess, as long as a certificate lives
+MAX_AHEAD_MS = _DAY_MS  # how far the clock of the signer may have been ahead of ours; a guess
 
 Sign = Callable[[bytes], bytes]
 
@@ -87,7 +88,9 @@ def endorsed_text(name: Atom, old: bytes, new: bytes, time: int) -> bytes:
     return CONTEXT + len(raw).to_bytes(2, "big") + raw + old + new + time.to_bytes(8, "big")
 
 
-def follow(chain: Sequence[Endorsement], name: Atom, *, pinned: bytes, presented: bytes, wall_ms: int) -> Chain | Broken:
+def follow(
+    chain: Sequence[Endorsement], name: Atom, *, pinned: bytes, presented: bytes, wall_ms: int
+) -> Chain | Broken:
     """The links of ``chain`` that lead from the pinned key to the presented one, all checked; or why there are none.
 
     Nothing is verified before a link that starts at the pinned key was found, and nothing after the first fault, so
@@ -104,7 +107,8 @@ def follow(chain: Sequence[Endorsement], name: Atom, *, pinned: bytes, presented
         if link.old != at:
             return Broken("its links don't join")
         if wall_ms - link.time > LIFETIME_MS:
-            return Broken(f"it is {(wall_ms - link.time) // 86_400_000} days old, {LIFETIME_MS // 86_400_000} are allowed")
+            days, allowed = (wall_ms - link.time) // _DAY_MS, LIFETIME_MS // _DAY_MS
+            return Broken(f"it is {days} days old, {allowed} are allowed")
         if link.time - wall_ms > MAX_AHEAD_MS:
             return Broken(f"it was written {(link.time - wall_ms) / 3_600_000:.0f} hours after our clock's now")
         if not link.is_signed_for(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ def link(old: Keys, new: Keys, name: Any = ALICE, time: int = WALL - DAY) -> End
 
 
 def chain(*keys: Keys) -> Chain:
-    return tuple(link(old, new) for old, new in zip(keys, keys[1:], strict=False))
+    return tuple(link(old, new) for old, new in pairwise(keys))
 
 
 def way(links: Chain, pinned: Keys, presented: Keys, *, name: Any = ALICE, wall_ms: int = WALL) -> Chain | Broken:
@@ -103,7 +104,7 @@ def test_a_statement_that_led_here_does_not_lead_back() -> None:
 
 
 def changed(name: Any, *keys: Keys) -> Any:
-    links = tuple(link(old, new, name) for old, new in zip(keys, keys[1:], strict=False))
+    links = tuple(link(old, new, name) for old, new in pairwise(keys))
     return config(name, keys[-1], chain=links)
 
 
