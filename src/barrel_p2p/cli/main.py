@@ -23,6 +23,9 @@ COMMANDS = {
     "keys list": ("list the pinned keys", "keys"),
     "keys pin": ("trust a key for a node", "keys"),
     "keys unpin": ("forget the key of a node", "keys"),
+    "keys export": ("print keys for other nodes to pin", "keys"),
+    "keys rotate": ("make a new key for a stopped node", "keys"),
+    "cert rotate": ("make a new TLS certificate for a stopped node", "keys"),
 }
 
 HELP = """\

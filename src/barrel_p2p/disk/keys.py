@@ -34,6 +34,7 @@ from barrel_p2p.errors import AuthError, ConfigError
 from barrel_p2p.proto.endorsement import Chain, endorse
 from barrel_p2p.proto.identity import PinVerdict, fingerprint, fingerprint_hex
 from barrel_p2p.proto.names import is_node_name, validate_node_name
+from barrel_p2p.proto.words import fingerprint_words
 from barrel_p2p.term.types import Atom
 
 TrustMode = Literal["tofu", "strict"]
@@ -354,6 +355,11 @@ class NodeKeys:
     def fingerprint(self) -> str:
         """Our public key's short form, to compare by eye or by phone."""
         return self._identity.fingerprint
+
+    @property
+    def words(self) -> str:
+        """The first half of the fingerprint as 16 words, to read aloud."""
+        return fingerprint_words(self._identity.public_key)
 
     @property
     def trust_mode(self) -> TrustMode:
