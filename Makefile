@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUST   := $(shell find rust/src -name '*.rs') rust/Cargo.toml rust/Cargo.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick docs sim kill-maps clean erlang
+.PHONY: help setup demo test lint format bench bench-quick docs sim kill-maps fuzz clean erlang
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -51,6 +51,10 @@ sim: setup  ## Simulated clusters of the protocol machines, faults included: the
 
 kill-maps: setup  ## Kill a node with SIGKILL fifty times in the middle of acknowledged puts (some ten minutes)
 	BARREL_KILLS=50 $(BIN)/python -m pytest --timeout 1200 tests/cluster/test_maps_kept.py -k survive_kill_9
+
+fuzz: setup  ## The property tests with hostile bytes, for some minutes instead of seconds
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout=0 tests/property/test_hostile_bytes.py \
+	    tests/property/test_auth_properties.py tests/property/test_terms.py tests/property/test_dist_stream.py
 
 docs: setup  ## Build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --quiet

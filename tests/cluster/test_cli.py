@@ -269,3 +269,35 @@ def test_doctor_under_a_name_in_use(shell: Shell) -> None:
     shutil.copytree(shell.directory / "data" / alice, shell.directory / "copy")
     text = shell.run("doctor", BOB, "--as", alice, "--data-dir", "copy", status=3)
     assert failed(text) == ["name"] and f"a live node of our name {alice}" in " ".join(text.split())
+
+
+# --- keys that change -------------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_node_gets_a_new_key_and_certificate_and_is_known_again(shell: Shell) -> None:
+    data = ("--data-dir", f"data/{BOB}")
+    old = shell.start(BOB)["key"].split()[0]
+    assert shell.run("ping", BOB).startswith("pong")
+    for words in (("keys", "rotate", BOB, *data), ("cert", "rotate", *data)):
+        assert "in use by another node" in shell.run(*words, status=2)
+    assert shell.stop() == 0
+    text = shell.run("keys", "rotate", BOB, *data)
+    assert f"old    {old}" in text and "endorsed by the old one" in text
+    assert "node.crt is new" in shell.run("cert", "rotate", *data)
+    new = shell.start(BOB)["key"].split()[0]
+    assert old != new and f"new    {new}" in text
+    assert shell.run("ping", BOB).startswith("pong"), "the pin of this user has followed"
+    assert new in shell.run("keys", "list") and old not in shell.run("keys", "list")
+
+
+def test_a_key_can_be_read_aloud_and_carried_to_another_node(shell: Shell) -> None:
+    shell.start(BOB)
+    assert shell.stop() == 0
+    shown = dict(line.split(maxsplit=1) for line in shell.run("keys", "show", "--data-dir", f"data/{BOB}").splitlines())
+    assert len(shown["words"].split()) == 16
+    command = shell.run("keys", "export", BOB, "--data-dir", f"data/{BOB}").split()
+    assert command == ["barrel", "keys", "pin", BOB, shown["public"]]
+    assert "is pinned" in shell.run(*command[1:])
+    assert shell.run("keys", "export") == " ".join(command) + "\n"
+    assert "required" in shell.run("keys", "rotate", BOB, status=2)
+    assert "no data directory" in shell.run("keys", "rotate", BOB, "--data-dir", "nowhere", status=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,24 +16,13 @@ from barrel_p2p.proto.endorsement import (
     MAX_LINKS,
     Broken,
     Chain,
-    Endorsement,
     decode_chain,
     encode_chain,
     endorse,
     follow,
 )
+from chains import DAY, K, chain, changed, link
 from pairs import ALICE, BOB, BOB_KEYS, WALL, AuthPair, Keys, acceptor, config, dialer, events_of, pinned
-
-DAY = 86_400_000
-K = [Keys(number) for number in range(10, 10 + MAX_LINKS + 2)]
-
-
-def link(old: Keys, new: Keys, name: Any = ALICE, time: int = WALL - DAY) -> Endorsement:
-    return endorse(name, old=old.public, new=new.public, time=time, sign_old=old.sign, sign_new=new.sign)
-
-
-def chain(*keys: Keys) -> Chain:
-    return tuple(link(old, new) for old, new in pairwise(keys))
 
 
 def way(links: Chain, pinned: Keys, presented: Keys, *, name: Any = ALICE, wall_ms: int = WALL) -> Chain | Broken:
@@ -101,11 +89,6 @@ def test_a_statement_that_led_here_does_not_lead_back() -> None:
 
 
 # --- on the wire --------------------------------------------------------------------------------------------
-
-
-def changed(name: Any, *keys: Keys) -> Any:
-    links = tuple(link(old, new, name) for old, new in pairwise(keys))
-    return config(name, keys[-1], chain=links)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
