@@ -87,8 +87,9 @@ def test_messages_of_the_overlay_are_taken_or_dropped(data: bytes) -> None:
     for wire in (HyParViewWire(BOB), PlumtreeWire(BOB)):
         wire.decode(term, ALICE)
         assert len(wire.dropped) < 32, "what is counted is one of a few words"
-    parts = term if isinstance(term, tuple) else (term,)
-    for part in (term, *parts, *(parts[-1] if isinstance(parts[-1], tuple) else ())):
+    parts = term if isinstance(term, tuple) else ()
+    inner = parts[-1] if parts and isinstance(parts[-1], tuple) else ()
+    for part in (term, *parts, *inner):
         read_entries(part, Rules(), WALL)
 
 
