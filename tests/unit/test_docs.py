@@ -47,3 +47,14 @@ def test_links_lead_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert not broken, broken
+
+
+def test_the_tests_that_security_claims_rest_on_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    tests = "".join(path.read_text() for path in ROOT.glob("tests/**/test_*.py"))
+    named = set(re.findall(r"\b(test_\w+?)(?:_\.\.\.)?`", text))
+    functions = {name for name in named if not list(ROOT.glob(f"tests/**/{name}.py"))}
+    assert len(functions) >= 10
+    assert not [name for name in functions if f"def {name}" not in tests]
+    missing = [path for path in re.findall(r"`(tests/[\w/]+\.py)", text) if not (ROOT / path).exists()]
+    assert not missing
