@@ -14,6 +14,7 @@ from barrel_p2p.net.connection import Connection
 from barrel_p2p.node.attempt import Attempt
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.node.establishing import AcceptEvents, DialingRole
+from barrel_p2p.node.handshake_counts import HandshakeCounts
 from barrel_p2p.node.options import Address, Options, Way
 from barrel_p2p.proto.flags import DEFAULT, Flags
 from barrel_p2p.proto.handshake import Connected, Framing, HandshakeConfig
@@ -32,12 +33,14 @@ class Carrier(Protocol):
     Attributes:
         keys: Identity and pins, None if the carrier has no keys.
         addresses: Where peers listen, as far as the user of the node said so; wins over every look-up.
+        counts: Where the outcome of each handshake is counted; the node gives its own before ``start``.
         tells_lost_links: Whether an Erlang peer that drops the link is sure to end the connection.
     """
 
     keys: NodeKeys | None
     tells_lost_links: bool
     addresses: dict[Atom, Address]
+    counts: HandshakeCounts
 
     async def prepare(self) -> int:
         """Get hold of keys, ports and whatever may be refused; returns the creation, the number of this start."""

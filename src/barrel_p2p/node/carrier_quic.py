@@ -18,7 +18,9 @@ from barrel_p2p.node.attempt import Attempt
 from barrel_p2p.node.carrier import MakeChannel, bind_host, first_that_answers, handshake_config, log
 from barrel_p2p.node.establish import Accepting, Dialing, Identity
 from barrel_p2p.node.establishing import AcceptEvents
+from barrel_p2p.node.handshake_counts import HandshakeCounts
 from barrel_p2p.node.options import Address, Options, Way
+from barrel_p2p.node.telemetry import Telemetry
 from barrel_p2p.proto.auth import AuthConfig
 from barrel_p2p.proto.conduct import Budget
 from barrel_p2p.proto.endorsement import Chain
@@ -34,6 +36,7 @@ class QuicCarrier:
         self.tells_lost_links = False
         self.addresses: dict[Atom, Address] = {}
         self.chain: Chain = ()
+        self.counts = HandshakeCounts(Telemetry())
         self._name = name
         self._options = options
         self._data_dir = data_dir
@@ -71,6 +74,7 @@ class QuicCarrier:
             budget=Budget(),
             max_message=options.max_message,
             make_channel=make_channel,
+            counts=self.counts,
         )
         self._discovery = Discovery(
             static=options.peers,

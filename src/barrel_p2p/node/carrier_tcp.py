@@ -14,7 +14,9 @@ from barrel_p2p.node.attempt import Attempt
 from barrel_p2p.node.carrier import MakeChannel, bind_host, first_that_answers, handshake_config
 from barrel_p2p.node.establish_tcp import TcpAccepting, TcpDialing
 from barrel_p2p.node.establishing import AcceptEvents
+from barrel_p2p.node.handshake_counts import HandshakeCounts
 from barrel_p2p.node.options import DEFAULT_COOKIE, Address, Options
+from barrel_p2p.node.telemetry import Telemetry
 from barrel_p2p.proto.flags import Flags
 from barrel_p2p.proto.handshake import Framing, HandshakeConfig
 from barrel_p2p.proto.names import host_of, is_long_name
@@ -31,6 +33,7 @@ class _Settings:
     dist: HandshakeConfig
     max_message: int
     make_channel: MakeChannel
+    counts: HandshakeCounts
 
 
 class TcpCarrier:
@@ -38,6 +41,7 @@ class TcpCarrier:
         self.keys: NodeKeys | None = None
         self.tells_lost_links = True
         self.addresses: dict[Atom, Address] = {}
+        self.counts = HandshakeCounts(Telemetry())
         self._name = name
         self._options = options
         self._codec = codec
@@ -76,6 +80,7 @@ class TcpCarrier:
             dist=handshake_config(self._name, self._options, creation, Framing.LENGTH16, Flags.DIST_HDR_ATOM_CACHE),
             max_message=self._options.max_message,
             make_channel=make_channel,
+            counts=self.counts,
         )
         self._transport.serve()
         log.info("%s speaks inet_tcp: nothing is encrypted, and who knows the cookie is let in", self._name)

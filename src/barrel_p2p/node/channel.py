@@ -9,6 +9,7 @@ which only senders without any await point reach, the channel is closed with an 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -50,6 +51,8 @@ class Channel:
     """
 
     __slots__ = (
+        "_busy_since",
+        "_busy_time",
         "_hard_limit",
         "_high_water",
         "_owner",
@@ -96,6 +99,8 @@ class Channel:
         self.received_messages = 0
         self.system_messages = 0
         self._owner = owner
+        self._busy_since: float | None = None
+        self._busy_time = 0.0
         self._high_water = high_water
         self._hard_limit = hard_limit
 
@@ -116,6 +121,11 @@ class Channel:
         """Messages of the users' processes, either way."""
         return self.sent_messages + self.received_messages - self.system_messages
 
+    @property
+    def busy_time(self) -> float:
+        """Seconds in which senders had to wait, as one."""
+        return self._busy_time + (0.0 if self._busy_since is None else time.monotonic() - self._busy_since)
+
     def _busy(self, sender: Process | None, queued: int) -> None:
         if queued > self._hard_limit:
             text = (
@@ -126,6 +136,8 @@ class Channel:
             log.error("%s", text)
             self.close(text)
             raise ChannelOverflow(text)
+        if self._busy_since is None:
+            self._busy_since = time.monotonic()
         self.gate.closed = True
         if sender is not None:
             sender.suspend(self.gate)
@@ -147,12 +159,14 @@ class Channel:
         self._owner.received(self, batch)
 
     def writable(self) -> None:
+        self._busy_time, self._busy_since = self.busy_time, None
         self.gate.open()
 
     def stream_data(self, stream: int, data: bytes, fin: bool) -> None:
         """Late bytes on a handshake stream; nothing after the handshake has a meaning there but ticks."""
 
     def closed(self, reason: CloseReason) -> None:
+        self._busy_time, self._busy_since = self.busy_time, None
         self.gate.open()
         for process, resume in self.waiting_for.items():
             if resume in process.on_room:

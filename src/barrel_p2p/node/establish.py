@@ -28,6 +28,7 @@ from barrel_p2p.node.establishing import (
     Establishing,
     log,
 )
+from barrel_p2p.node.handshake_counts import HandshakeCounts
 from barrel_p2p.proto.auth import AuthAcceptor, AuthConfig, AuthDialer, Authenticated
 from barrel_p2p.proto.conduct import Budget
 from barrel_p2p.proto.endorsement import Chain
@@ -52,6 +53,7 @@ class Identity:
     budget: Budget
     max_message: int
     make_channel: Callable[[Atom, Connection, Connected, bytes | None], Channel]
+    counts: HandshakeCounts
 
 
 class _KeyExchange(Establishing):
@@ -120,6 +122,7 @@ class _KeyExchange(Establishing):
 
     def _proven(self, event: Authenticated) -> None:
         self._authenticated = event
+        self.identity.counts.authenticated(self._role, self._loop.time() - self._started_at)
         self.connection.finish(self._auth_out)
         if event.public_key is None:
             log.info("%s may connect with the cookie alone", event.peer, extra={"peer": event.peer})

@@ -16,6 +16,7 @@ from typing import Protocol
 from barrel_p2p.errors import BarrelError, HandshakeError, InternalError, NotConnected
 from barrel_p2p.net.connection import CloseReason, Connection
 from barrel_p2p.node.channel import Channel
+from barrel_p2p.node.handshake_counts import HandshakeCounts, Role
 from barrel_p2p.proto.flags import Flags
 from barrel_p2p.proto.handshake import (
     Connected,
@@ -58,11 +59,15 @@ class Settings(Protocol):
     @property
     def make_channel(self) -> Callable[[Atom, Connection, Connected, bytes | None], Channel]: ...
 
+    @property
+    def counts(self) -> HandshakeCounts: ...
+
 
 class Establishing:
     """What both roles share: bytes in, bytes out, one timer, one end."""
 
     _handshake: HandshakeDialer | HandshakeAcceptor | None
+    _role: Role
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self.connection = connection
@@ -170,10 +175,12 @@ class Establishing:
         channel = self._settings.make_channel(event.peer, self.connection, event, public_key)
         self._stop()
         self.connection.handler = channel
+        took = self._loop.time() - self._started_at
+        self._settings.counts.succeeded(self._role, took)
         log.info(
             "%s is connected: cookies agree, the channel is up after %.1f ms",
             event.peer,
-            (self._loop.time() - self._started_at) * 1000,
+            took * 1000,
             extra={"peer": event.peer},
         )
         self._succeed(channel)
@@ -188,6 +195,7 @@ class Establishing:
         if self.over:
             return
         self._stop()
+        self._settings.counts.failed(self._role, error, self._loop.time() - self._started_at)
         code = CLOSE_SIMULTANEOUS if isinstance(error, Yielding) else CLOSE_NORMAL
         # A close overtakes data; what says why (a FAIL frame, a refusing status) deserves a moment to get out.
         self._loop.call_later(LAST_WORDS_SECONDS, self.connection.close, code, short_reason(error))
@@ -234,6 +242,8 @@ class DialingRole(Establishing):
     """Our side dialled. Its outcome goes to ``events``, unless it is aborted: a channel, or AuthError, HandshakeError,
     NotConnected, DialYielded."""
 
+    _role = "outgoing"
+
     def __init__(self, connection: Connection, settings: Settings, peer: Atom, events: DialEvents) -> None:
         super().__init__(connection, settings)
         self.peer = peer
@@ -269,6 +279,8 @@ class AcceptEvents(Protocol):
 
 class AcceptingRole(Establishing):
     """A peer dialled us. Outcomes go to ``events``; every refusal is logged with its reason."""
+
+    _role = "incoming"
 
     def __init__(self, connection: Connection, settings: Settings, events: AcceptEvents) -> None:
         super().__init__(connection, settings)

@@ -8,7 +8,9 @@ from typing import Any
 
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.node.driver import Driver
+from barrel_p2p.node.instruments import GOSSIP_RECEIVED, GOSSIP_SENT, GRAFT_SENT, IHAVE_SENT, PRUNE_SENT
 from barrel_p2p.node.routes import Routes
+from barrel_p2p.node.telemetry import Telemetry
 from barrel_p2p.process.current import current_process
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.process.subscribers import Subscribers
@@ -43,12 +45,14 @@ class Gossip(Driver):
         runtime: Runtime,
         codec: Codec,
         hint: Callable[[str], None],
+        telemetry: Telemetry,
         rng: random.Random | None = None,
     ) -> None:
         self._machine = Plumtree(name, config)
         super().__init__(self._machine, routes, runtime, PROCESS)
         self._codec = codec
         self._hint = hint
+        self._telemetry = telemetry
         self._rng = rng or random.SystemRandom()
         self._wire = PlumtreeWire(name)
         self._handlers: dict[str, Handler] = {}
@@ -92,6 +96,11 @@ class Gossip(Driver):
         return [Atom(peer) for peer in self._machine.lazy]
 
     @property
+    def missing(self) -> int:
+        """Broadcasts that were announced and have not come."""
+        return self._machine.missing
+
+    @property
     def dropped(self) -> dict[str, int]:
         """How many messages of peers were dropped, by reason."""
         return dict(self._wire.dropped)
@@ -115,6 +124,8 @@ class Gossip(Driver):
         """What came for ``barrel_p2p_plumtree``."""
         message = self._wire.decode(term, channel.name)
         if message is not None:
+            if isinstance(message, event.Gossip):
+                self._telemetry.count(GOSSIP_RECEIVED, channel.name)
             self.tell(event.MessageReceived(channel.name, message))
 
     def _perform(self, order: event.Order) -> None:
@@ -133,6 +144,15 @@ class Gossip(Driver):
             channel = self._routes.up(peer)
             if channel is not None and channel.gate.closed:  # it will ask for it when it has caught up
                 message = event.IHave(message.id)
+        match message:
+            case event.Gossip():
+                self._telemetry.count(GOSSIP_SENT)
+            case event.IHave():
+                self._telemetry.count(IHAVE_SENT)
+            case event.Graft():
+                self._telemetry.count(GRAFT_SENT, peer)
+            case event.Prune():
+                self._telemetry.count(PRUNE_SENT, peer)
         self._send(peer, self._wire.encode(message))
 
     def _deliver(self, tag: str, payload: Any, peer: str | None) -> None:

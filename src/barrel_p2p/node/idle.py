@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from barrel_p2p.node.channel import Channel
+from barrel_p2p.node.instruments import REAP
 from barrel_p2p.node.routes import Routes
+from barrel_p2p.node.telemetry import Telemetry
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto import retiring
 from barrel_p2p.proto.flags import Flags
@@ -51,7 +53,14 @@ class IdleChannels:
     """
 
     def __init__(
-        self, routes: Routes, runtime: Runtime, needed: Callable[[Atom], bool], *, sweep_ms: int, min_age_ms: int
+        self,
+        routes: Routes,
+        runtime: Runtime,
+        needed: Callable[[Atom], bool],
+        *,
+        sweep_ms: int,
+        min_age_ms: int,
+        telemetry: Telemetry,
     ) -> None:
         self._routes = routes
         self._runtime = runtime
@@ -66,6 +75,7 @@ class IdleChannels:
         self._released: dict[Atom, asyncio.TimerHandle] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self.closed = 0
+        self._telemetry = telemetry
 
     def start(self) -> None:
         """Sweep from now on."""
@@ -178,6 +188,7 @@ class IdleChannels:
     def _disconnect(self, peer: Atom) -> None:
         log.info("the channel to %s is closed: nobody uses it", peer, extra={"peer": peer})
         self.closed += 1
+        self._telemetry.count(REAP, peer)
         self._routes.disconnect(peer)
 
     def _stop_timer(self, peer: Atom) -> None:

@@ -18,8 +18,10 @@ from barrel_p2p.net.contacts import Contacts
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.node.driver import Driver
 from barrel_p2p.node.idle import IdleChannels
+from barrel_p2p.node.instruments import JOINED, LEFT, PEER_DOWN, PEER_UP, PENDING_TIMEOUT, SHUFFLE
 from barrel_p2p.node.options import Options
 from barrel_p2p.node.routes import Routes
+from barrel_p2p.node.telemetry import Telemetry
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.process.subscribers import Subscribers
 from barrel_p2p.proto import hyparview_events as event
@@ -60,6 +62,7 @@ class Membership(Driver):
         learn_address: Callable[[Atom, tuple[str, int]], None],
         tell_broadcast: Callable[[event.Event | event.PeerLost], None],
         tcp: bool,
+        telemetry: Telemetry,
         rng: random.Random | None = None,
     ) -> None:
         self._machine = HyParView(name, config, rng=rng or random.SystemRandom())
@@ -70,6 +73,8 @@ class Membership(Driver):
         self._learn_address = learn_address
         self._tell_broadcast = tell_broadcast
         self._tcp = tcp
+        self._telemetry = telemetry
+        self._alone = True
         self._wire = HyParViewWire(name, address)
         self._strangers: dict[Atom, None] = {}  # stock Erlang nodes over TCP, which most likely have no membership
         self._joins: dict[asyncio.Future[None], Atom] = {}
@@ -161,6 +166,8 @@ class Membership(Driver):
     def _perform(self, order: event.Order) -> None:
         match order:
             case event.Send(peer, message):
+                if isinstance(message, event.Shuffle) and message.peers[:1] == (self._name,):  # no other's, passed on
+                    self._telemetry.count(SHUFFLE, peer)
                 self._send(peer, self._wire.encode(message))
             case event.Notify(what):
                 self._tell_broadcast(what)
@@ -181,11 +188,17 @@ class Membership(Driver):
     def _notify(self, what: event.Event) -> None:
         match what:
             case event.PeerUp(peer):
+                self._telemetry.count(PEER_UP, peer)
+                if self._alone:
+                    self._alone = False
+                    self._telemetry.count(JOINED)
                 log.info("%s is a neighbour", peer, extra={"peer": peer})
                 self._idle.start()
                 self._settle(None)
                 self._publish((Atom("peer_up"), Atom(peer)))
             case event.PeerDown(peer, reason):
+                self._telemetry.count(PEER_DOWN, peer, reason)
+                self._alone = not self._machine.active
                 log.info("%s is no neighbour any more: %s", peer, reason, extra={"peer": peer, "reason": reason})
                 self._publish((Atom("peer_down"), Atom(peer), Atom(reason)))
             case event.JoinFailed(peer, why):
@@ -195,6 +208,8 @@ class Membership(Driver):
                     log.warning("could not join through %s", why, extra={"peer": peer})
                     self._settle(NotConnected(f"could not join through {why}"), Atom(peer))
             case event.Left():
+                self._telemetry.count(LEFT)
+                self._alone = True
                 log.info("%s has left the overlay", self._name)
                 self._publish(Atom("left"))
 
@@ -214,6 +229,9 @@ class Membership(Driver):
         if timer == "contact":
             self._look_up = self._loop.create_task(self._find_contacts())
         else:
+            if timer == "pending":
+                for peer in self._machine.overdue(self._loop.time()):
+                    self._telemetry.count(PENDING_TIMEOUT, peer)
             self.tell(event.TimerFired(timer))
 
     async def _find_contacts(self) -> None:

@@ -22,6 +22,7 @@ from barrel_p2p.node.channel import Batch, Channel
 from barrel_p2p.node.dispatch import Dispatch
 from barrel_p2p.node.exports import Exports
 from barrel_p2p.node.gossip import Gossip
+from barrel_p2p.node.handshake_counts import HandshakeCounts
 from barrel_p2p.node.liveness import Liveness
 from barrel_p2p.node.net_kernel import NetKernel
 from barrel_p2p.node.options import Address, Options
@@ -29,12 +30,14 @@ from barrel_p2p.node.overlay import Overlay
 from barrel_p2p.node.paths import NAME as PATHS
 from barrel_p2p.node.paths import Paths, PathServer, PathStats
 from barrel_p2p.node.peer_info import PeerInfo
+from barrel_p2p.node.readings import Readings
 from barrel_p2p.node.remote import RemoteSignals
 from barrel_p2p.node.rex import Rex
 from barrel_p2p.node.rotation import Rotation
 from barrel_p2p.node.routes import Routes
 from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.node.statistics import OverlayStatistics, PeerStatistics, Statistics
+from barrel_p2p.node.telemetry import Telemetry
 from barrel_p2p.node.user import MAX_WAITING, serve, to_stdout
 from barrel_p2p.process.call import call
 from barrel_p2p.process.current import current_process
@@ -84,6 +87,7 @@ class Node:
         self.name: Atom = validate_node_name(name)
         self.options = Options.of(options)
         self.exports = Exports()
+        self.telemetry = Telemetry()
         self._data_dir = DataDir(self.options.data_dir or Path("data") / self.name)
         self._monitors = Subscribers()
         self._runtime: Runtime | None = None
@@ -132,9 +136,10 @@ class Node:
             else:
                 self._carrier = QuicCarrier(self.name, options, self._data_dir, codec, exact_codec)
             self._carrier.addresses = self._known_addresses
+            self._carrier.counts = counts = HandshakeCounts(self.telemetry)
             creation = await self._carrier.prepare()
             self._runtime = runtime = Runtime(self.name, creation)
-            self._routes = Routes(self.name, options, exact_codec, self, self._carrier.dial)
+            self._routes = Routes(self.name, options, exact_codec, self, counts.counted(self._carrier.dial))
             self.spawner = Spawner(runtime, codec, self.exports, self._routes.route)
             self._dispatch = Dispatch(runtime, self.spawner)
             runtime.remote = RemoteSignals(self._routes.route, runtime.pid, self.spawner)
@@ -159,8 +164,11 @@ class Node:
                 address=self.listen_address,
                 contacts=self._contacts,
                 learn_address=self._known_addresses.__setitem__,
+                telemetry=self.telemetry,
             )
             self._start_overlay_services()
+            self._readings = Readings(self.telemetry, self.runtime, self._routes, self._overlay)
+            self.telemetry.start()
         except BaseException:
             await self.stop()
             raise
@@ -190,6 +198,7 @@ class Node:
             stack.callback(self._data_dir.release)
             if self._carrier is not None:
                 stack.push_async_callback(self._carrier.close)
+            stack.callback(self.telemetry.stop)
             if self._runtime is not None:
                 stack.push_async_callback(self._routes.close)
                 if self._overlay is not None:
@@ -321,16 +330,9 @@ class Node:
         """Counts of this moment, as plain data."""
         return Statistics(
             processes=len(self.runtime.processes),
-            peers={
-                name: PeerStatistics(
-                    channel.sent_messages,
-                    channel.received_messages,
-                    channel.connection.queued,
-                    channel.gate.closed,
-                )
-                for name, channel in self._routes.channels.items()
-            },
+            peers={name: PeerStatistics.of(channel) for name, channel in self._routes.channels.items()},
             overlay=self.overlay.statistics(),
+            metrics=self.telemetry.metrics(),
         )
 
     # --- the overlay ------------------------------------------------------------------------------------------------
@@ -518,12 +520,14 @@ class Node:
         if self._carrier is not None and not self._carrier.tells_lost_links:
             Liveness(channel, self.runtime.pid, self.runtime.reference, self.options.net_ticktime_ms)
         self._rotation.node_up(channel)
+        self._readings.node_up(channel)
         self.overlay.node_up(channel)
         self.global_.node_up(channel)
         self._monitors.tell((_NODEUP, channel.name))
 
     def node_down(self, name: Atom, reason: str) -> None:
         log_connect.info("%s is down: %s", name, reason, extra={"peer": name})
+        self._readings.node_down(name)
         self._lost(name)
         self._rotation.node_down(name)
         self.global_.node_down(name)

@@ -19,6 +19,7 @@ from barrel_p2p.node.options import Address, Options
 from barrel_p2p.node.replication import Replication
 from barrel_p2p.node.routes import Routes
 from barrel_p2p.node.statistics import OverlayStatistics
+from barrel_p2p.node.telemetry import Telemetry
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto import hyparview_wire, plumtree_wire
 from barrel_p2p.proto.hyparview_config import HyParViewConfig
@@ -45,6 +46,7 @@ class Overlay:
         address: Address,
         contacts: Contacts,
         learn_address: Callable[[Atom, Address], None],
+        telemetry: Telemetry,
     ) -> None:
         self._routes = routes
         self.idle = IdleChannels(
@@ -53,9 +55,16 @@ class Overlay:
             self._needed,
             sweep_ms=options.dist_gc_sweep_period_ms,
             min_age_ms=options.dist_gc_min_age_ms,
+            telemetry=telemetry,
         )
         self.gossip = Gossip(
-            runtime.name, PlumtreeConfig(), routes, runtime, codec, lambda peer: self.membership.tell(TrafficSeen(peer))
+            runtime.name,
+            PlumtreeConfig(),
+            routes,
+            runtime,
+            codec,
+            lambda peer: self.membership.tell(TrafficSeen(peer)),
+            telemetry,
         )
         self.replication = Replication(routes, runtime, dispatch, self.gossip)
         self.lives = Lives(runtime, self.replication, lease_ms=options.lease_ms)
@@ -72,6 +81,7 @@ class Overlay:
             learn_address=learn_address,
             tell_broadcast=self._membership_changed,
             tcp=options.proto_dist == "inet_tcp",
+            telemetry=telemetry,
         )
         dispatch.deliver_to(hyparview_wire.PROCESS, self.membership.received)
         dispatch.deliver_to(plumtree_wire.PROCESS, self.gossip.received)

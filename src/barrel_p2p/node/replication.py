@@ -110,6 +110,11 @@ class Replication:
             instance.tell(fact)
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """About how many entries each instance has, for those that can tell."""
+        return {name: instance.size for name, instance in self._instances.items() if instance.size is not None}
+
+    @property
     def refused(self) -> dict[str, int]:
         """How many parts of messages were refused, by instance and reason."""
         return {
@@ -151,6 +156,7 @@ class Instance(Driver):
         )
         super().__init__(_Timed(self._replica), owner._routes, owner._runtime, name)
         self.name = name
+        self._state = state
         self._gossip = owner._gossip
         self._notify = notify
         self._persist = persist
@@ -173,6 +179,11 @@ class Instance(Driver):
         """Raise RuntimeError where ``write`` would."""
         if self._busy:
             raise RuntimeError(f"{self.name}: a write from within a write or a merge, such as one by a validator")
+
+    @property
+    def size(self) -> int | None:
+        comparable = self._state.comparable()
+        return None if comparable is None else comparable.size()
 
     @property
     def refused(self) -> dict[str, int]:

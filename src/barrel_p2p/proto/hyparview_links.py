@@ -113,6 +113,10 @@ class Links:
         """Whether the channel to ``peer`` is in use by the membership."""
         return peer in self._active or peer in self._pending or peer in self._lingering
 
+    def overdue(self, now: float) -> list[str]:
+        """Peers that we try to win, past their time."""
+        return [peer for peer, pending in self._pending.items() if pending.deadline <= now]
+
     # --- attempts to win a peer ---------------------------------------------------------------------------------------
 
     def _attempt(self, peer: str, purpose: Purpose) -> None:
@@ -186,7 +190,7 @@ class Links:
 
     def _pending_tick(self) -> None:
         self._pending_at = None
-        for peer in [p for p, pending in self._pending.items() if pending.deadline <= self._now]:
+        for peer in self.overdue(self._now):
             if self._pending[peer].asked:
                 self._refused(peer, "it does not answer")
             else:
