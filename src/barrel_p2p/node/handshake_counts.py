@@ -21,8 +21,8 @@ _REASONS: Final = {
     AuthError: frozenset(
         {
             "bad_name", "clock_skew", "closed", "early_data", "key_mismatch", "late_response", "malformed",
-            "name_mismatch", "own_key", "own_name", "rejected", "signature_invalid", "timeout", "unexpected_auth_ok",
-            "unexpected_message", "unknown_key", "unsupported_version",
+            "name_mismatch", "own_key", "own_name", "pin_damaged", "rejected", "signature_invalid", "timeout",
+            "unexpected_auth_ok", "unexpected_message", "unsupported_version", "untrusted_key",
         }
     ),
     HandshakeError: frozenset(
@@ -80,7 +80,7 @@ def reason_of(error: Exception) -> str:
         return "internal_error"
     for kind, reasons in _REASONS.items():
         if isinstance(error, kind):
-            reason = getattr(error, "reason", "") or "given_up"
+            reason = getattr(error, "reason", "").partition(":")[0] or "given_up"
             word = reason if reason in reasons or reason == "given_up" else OTHER
             return f"auth_{word}" if kind is AuthError else word
     return "unreachable" if isinstance(error, OSError) else "yielded"

@@ -2,7 +2,8 @@
 
 The first group has upstream's names, attributes and units, so that the dashboards of an Erlang cluster show Python
 nodes as well; upstream defines two of them (``joined``, ``shuffle``) and never counts. The second is what an operator
-misses there; its times are in seconds, as OpenTelemetry has them. ``docs/reference/metrics.md`` is made from this table.
+misses there; its times are in seconds, as OpenTelemetry has them. The table in ``docs/reference/metrics.md`` is made
+from this one.
 
 Attributes are few: ``peer`` is bounded (``telemetry.MAX_SERIES``), all others come from fixed sets of words.
 """

@@ -69,6 +69,10 @@ class Telemetry:
         self._listeners: list[Listener] = []
         self._failed: set[object] = set()
         self._looks: asyncio.TimerHandle | None = None
+        #: The loop whose thread alone may read, while the node runs.
+        self.loop: asyncio.AbstractEventLoop | None = None
+        #: How late the event loop was when it was looked at last, in seconds.
+        self.lag = 0.0
         #: Called once a second.
         self.each_second: list[Callable[[], None]] = []
 
@@ -145,9 +149,11 @@ class Telemetry:
 
     def start(self) -> None:
         """Look at the event loop from now on."""
-        self._look_again(asyncio.get_running_loop())
+        self.loop = asyncio.get_running_loop()
+        self._look_again(self.loop)
 
     def stop(self) -> None:
+        self.loop = None
         if self._looks is not None:
             self._looks.cancel()
 
@@ -156,7 +162,8 @@ class Telemetry:
         self._looks = loop.call_at(due, self._look, loop, due)
 
     def _look(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        self.record(LOOP_LAG, max(0.0, loop.time() - due))
+        self.lag = max(0.0, loop.time() - due)
+        self.record(LOOP_LAG, self.lag)
         for action in self.each_second:
             action()
         self._look_again(loop)

@@ -119,6 +119,7 @@ async def receive(match: Callable[[Any], Any] | None = None, timeout: float | No
             raise ReceiveConflict(f"another task of {process.pid!r} waits in receive() already")
         loop = process.runtime.loop
         process.reductions = process.budget
+        process.wakes += 1
         waiter = process.waiter = loop.create_future()
         if timeout is None and match is None:
             try:

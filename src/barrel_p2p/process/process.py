@@ -51,6 +51,7 @@ class Process:
         "task",
         "trap_exit",
         "waiter",
+        "wakes",
     )
 
     #: Whether senders have to wait; only a bounded mailbox is ever full.
@@ -67,6 +68,7 @@ class Process:
         self.mailbox: deque[Any] = deque()
         self.waiter: asyncio.Future[None] | None = None  # what a waiting receive() waits for
         self.reductions = REDUCTIONS
+        self.wakes = 0  # how often receive() had to wait: what the process does, for who watches
         self.scanned = 0  # messages a waiting selective receive has already refused
         self.attention = False  # the next step needs a closer look: suspended or exiting
         self.status = RUNNING
