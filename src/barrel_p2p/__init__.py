@@ -94,6 +94,7 @@ from .proto.replicated import Applied, Comparable, Replicated
 from .services.map import MapStatistics, ReplicatedMap
 from .services.replicate import Replica
 from .services.stream import Stream
+from .services.observer import export_observer
 from .term.types import Atom, BitString, Export, Fun, ImproperList, Pid, Port, Reference
 
 __all__ = [
@@ -169,6 +170,7 @@ __all__ = [
     "cast",
     "demonitor",
     "exit",
+    "export_observer",
     "global_",
     "group_leader",
     "io",

@@ -26,7 +26,17 @@ from barrel_p2p.term.types import Atom
 
 #: What a file or a variable says about the node that it is written for, not about a command that visits another one.
 OF_THE_NODE = frozenset(
-    {"name", "app", "data_dir", "listen_host", "published", "log_level", "json_logs", "max_unauthenticated"}
+    {
+        "name",
+        "app",
+        "data_dir",
+        "listen_host",
+        "published",
+        "log_level",
+        "json_logs",
+        "observable",
+        "max_unauthenticated",
+    }
 )
 _NO_ARGUMENTS = frozenset({"listen_host", "listen_port", "published", "max_unauthenticated"})
 _ARGUMENTS = frozenset(Options.__dataclass_fields__) - _NO_ARGUMENTS | {"log_level"}

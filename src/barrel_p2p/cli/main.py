@@ -17,6 +17,8 @@ COMMANDS = {
     "start": ("run a node until it is told to stop", "start"),
     "ping": ("ask whether a node answers", "ping"),
     "call": ("call a function of a node and print its result", "call"),
+    "top": ("watch a node and its cluster", "top"),
+    "graph": ("draw the overlay around a node as SVG", "graph"),
     "doctor": ("connect to a node step by step and explain what fails", "doctor"),
     "sim": ("simulate a cluster of thousands of nodes", "sim"),
     "keys show": ("show the key of a node or of this command", "keys"),

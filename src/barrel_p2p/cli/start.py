@@ -21,6 +21,7 @@ from barrel_p2p.cli.status import FAILED, OK
 from barrel_p2p.cli.terms import show
 from barrel_p2p.node.config import CommandOptions, check_options, nearest
 from barrel_p2p.node.options import DEFAULT_COOKIE, Options
+from barrel_p2p.services.observer import export_observer
 
 TEXT = """\
 Runs a node until Ctrl-C or SIGTERM. With --app it also runs `async def function(node)` of a module of yours, found in
@@ -120,6 +121,8 @@ async def _serve(node: Node, options: Options, command: CommandOptions, app: App
     is_new = not (data_dir / "keys" / "node.key").exists()
     async with node:
         _catch_signals(self_pid())  # before anybody can read that the node is up, and stop it
+        if command.observable:
+            export_observer(node)
         _announce(node, options, data_dir, is_new, as_json=command.json_logs)
         logging.getLogger().setLevel(command.log_level.upper())
         result: list[Any] = []

@@ -51,7 +51,8 @@ def instrument(node: Node, meter_provider: MeterProvider | None = None) -> Instr
         from opentelemetry import metrics
     except ImportError as error:
         raise ConfigError("instrument() needs OpenTelemetry: pip install 'barrel-p2p[otel]'") from error
-    meter = metrics.get_meter("barrel_p2p", version("barrel-p2p"), meter_provider)
+    # a meter of its own for each node: of two observable instruments of one name the SDK asks only the first
+    meter = metrics.get_meter("barrel_p2p", version("barrel-p2p"), meter_provider, attributes={"node": str(node.name)})
     return Instrumentation(node, meter, metrics.Observation)
 
 

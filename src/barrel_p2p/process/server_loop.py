@@ -282,6 +282,7 @@ async def start_server(
         )
     except NameTaken as error:
         raise _name_taken(runtime, local, error) from None
+    process.label = type(server).__name__
     pid = process.pid
     watch = runtime.monitor(runtime.pid, lambda reason: loop._tell_start(_Failed(reason)), pid, runtime.reference())
     try:
