@@ -1,7 +1,8 @@
 """Looks at a cluster through one of its nodes: asks it, then its neighbours through it, then theirs.
 
-The question goes along channels that are there (``services.observer``), so looking makes no new ones, and only the first
-node has to know this command. Nodes that don't let themselves be looked at are named all the same, by their neighbours.
+The question goes along channels that are there (``services.observer``), so looking makes no new ones, and only the
+first node has to know this command. Nodes that don't let themselves be looked at are named by their neighbours. What
+comes back is checked: a node may be of another version, or lie.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 from barrel_p2p.cli.client import Client
 from barrel_p2p.errors import BarrelError, NotConnected, RemoteError
 from barrel_p2p.services.observer import HOP_SECONDS, MAX_PATH, MODULE, SNAPSHOT
-from barrel_p2p.term.types import Atom
+from barrel_p2p.term.types import Atom, Pid
 
 MAX_AT_ONCE: Final = 16  # questions on their way; a guess
 
@@ -40,9 +41,39 @@ async def look(visitor: Client, path: list[Atom]) -> Snapshot:
     """The snapshot of the last node of ``path``, or of the target of the visit. Raises BarrelError."""
     timeout = HOP_SECONDS * (len(path) + 2)
     answer = await visitor.node.rpc(visitor.target, MODULE, SNAPSHOT, [path] if path else [], timeout=timeout)
-    if not isinstance(answer, dict) or not isinstance(answer.get("node"), Atom):
-        raise NotConnected("its answer makes no sense; the two versions don't fit")
-    return answer
+    if not _is_snapshot(answer):
+        raise NotConnected("its answer makes no sense: it may have another version of barrel_p2p")
+    snapshot: Snapshot = answer
+    return snapshot
+
+
+_NUMBER: Final = (int, float)
+_TEXT: Final = (str, bytes)
+_NODE: Final[dict[str, Any]] = {
+    "node": Atom, "version": _TEXT, "carrier": Atom, "seconds": _NUMBER, "up": _NUMBER, "processes": int,
+    "waiting": int, "longest": int, "lag_ms": _NUMBER, "active": list, "passive": list, "eager": list, "lazy": list,
+    "missing": int, "dropped": int, "idle_closed": int, "replicas": dict, "peers": list, "top": list,
+}  # fmt: skip
+_PEER: Final[dict[str, Any]] = {
+    "node": Atom, "kind": Atom, "hidden": bool, "sent": int, "received": int, "sent_bytes": int,
+    "received_bytes": int, "queued": int, "busy": bool, "round_trip_ms": (int, float, type(None)),
+}  # fmt: skip
+_PROCESS: Final[dict[str, Any]] = {"pid": Pid, "name": _TEXT, "mailbox": int, "wakes": int, "state": Atom}
+_VIEWS: Final = ("active", "passive", "eager", "lazy")
+
+
+def _is_snapshot(answer: Any) -> bool:
+    return (
+        _fits(answer, _NODE)
+        and all(isinstance(name, Atom) for view in _VIEWS for name in answer[view])
+        and all(isinstance(name, Atom) and isinstance(size, int) for name, size in answer["replicas"].items())
+        and all(_fits(peer, _PEER) for peer in answer["peers"])
+        and all(_fits(process, _PROCESS) for process in answer["top"])
+    )
+
+
+def _fits(value: Any, shape: dict[str, Any]) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in shape.items())
 
 
 async def crawl(visitor: Client, max_nodes: int) -> Cluster:
@@ -70,7 +101,7 @@ async def crawl(visitor: Client, max_nodes: int) -> Cluster:
 def _neighbours(
     cluster: Cluster, edge: list[Atom], paths: dict[Atom, list[Atom]], max_nodes: int
 ) -> dict[Atom, list[Atom]]:
-    """Nodes next to the edge that were not asked yet: those in a view, and those with a channel that is there anyhow."""
+    """Nodes with a channel to one at the edge that were not asked yet."""
     found: dict[Atom, list[Atom]] = {}
     for name in edge:
         for peer in linked(cluster.seen[name]):

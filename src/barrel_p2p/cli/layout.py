@@ -1,9 +1,9 @@
 """Where the nodes of a drawing go, so that links can be followed by eye: by forces, after T. Fruchterman, E. Reingold,
 "Graph Drawing by Force-Directed Placement", Software: Practice and Experience 21 (1991).
 
-Nodes push each other away, links pull their ends together, and what may move shrinks until nothing does. It starts from a
-circle in the given order, so the same cluster is drawn the same way. Departures: links have weights, a weak pull to the
-middle keeps parts together that nothing links, and the result is stretched to fill the unit square.
+Nodes push each other away, links pull their ends together, and the longest move shrinks until nothing moves. It starts
+from a circle in the given order, so the same cluster is drawn the same way. Departures: links have weights, a weak pull
+to the middle keeps parts together that nothing links, and the result is stretched to fill the unit square.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class View:
             _table(_NODES, _nodes(now, before), self.rows),
             _table(_PROCESSES, _processes(snapshot, earlier, self.sort), self.rows),
         ]
-        return "\n\n".join("\n".join(line[: self.width].rstrip() for line in part) for part in parts)
+        return "\n\n".join("\n".join(_text(line)[: self.width].rstrip() for line in part) for part in parts)
 
 
 # --- the head ---------------------------------------------------------------------------------------------------------
@@ -54,8 +54,8 @@ def _head(snapshot: Snapshot, now: Cluster, clock: str, width: int) -> list[str]
         f"processes {snapshot['processes']}, their mailboxes {snapshot['waiting']} (longest {snapshot['longest']}), "
         f"event loop {snapshot['lag_ms']:.1f} ms late",
         f"neighbours {len(snapshot['active'])}, replacements {len(snapshot['passive'])}; "
-        f"tree: {len(snapshot['eager'])} eager, {len(snapshot['lazy'])} lazy; broadcasts missing {snapshot['missing']}, "
-        f"malformed messages {snapshot['dropped']}, idle channels closed {snapshot['idle_closed']}",
+        f"broadcasts: {len(snapshot['eager'])} eager, {len(snapshot['lazy'])} lazy, {snapshot['missing']} missing; "
+        f"{snapshot['dropped']} malformed, {snapshot['idle_closed']} idle channels closed",
     ]
 
 
@@ -115,7 +115,7 @@ def _nodes(now: Cluster, before: Cluster) -> list[_Row]:
                 str(snapshot["waiting"]),
                 f"{snapshot['lag_ms']:.1f}",
                 f"{len(snapshot['active'])}+{len(snapshot['passive'])}",
-                str(sum(not peer["hidden"] for peer in snapshot["peers"])),
+                str(sum(not peer["hidden"] and peer["node"] != now.visitor for peer in snapshot["peers"])),
                 *(_rate(_sum(snapshot, what), _sum(earlier, what), what, seconds) for what in ("sent", "received")),
             )
         )
@@ -140,7 +140,7 @@ def _processes(snapshot: Snapshot, earlier: Snapshot, sort: str) -> list[_Row]:
     return [
         (
             str(process["pid"]),
-            _text(process["name"]),
+            _text(process["name"])[:40],
             str(process["mailbox"]),
             f"{wakes(process) / seconds:.0f}" if seconds else "-",
             process["state"],
@@ -194,7 +194,7 @@ def _time(seconds: float) -> str:
 
 
 def _text(value: Any) -> str:
-    """A text of another node without what could move the cursor."""
+    """A text without what could move the cursor: most of it comes from other nodes."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 

@@ -45,8 +45,8 @@ class CommandOptions:
     json_logs: bool = False
     """Write each log line as one JSON object."""
     observable: bool = False
-    """Let other nodes look at the node that ``barrel start`` runs: ``barrel top`` and ``barrel graph`` do. They see names
-    and numbers, and can change nothing."""
+    """Let other nodes look at the node that ``barrel start`` runs, as ``barrel top`` and ``barrel graph`` do. They see
+    names and numbers, and can change nothing."""
 
 
 def load(file: str | Path | None = None, environ: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from barrel_p2p.errors import ConfigError, NotConnected
 from barrel_p2p.node.instruments import DROPPED
 from barrel_p2p.node.node import Node
 from barrel_p2p.node.statistics import PeerStatistics
+from barrel_p2p.process.current import current
 from barrel_p2p.process.process import Process
 from barrel_p2p.proto.flags import Flags
 from barrel_p2p.term.types import Atom
@@ -89,7 +90,7 @@ class Observer:
             idle_closed=overlay.idle.closed,
             replicas={Atom(name): size for name, size in overlay.replication.sizes.items()},
             peers=self._peers(),
-            top=[_process(process) for process in _top(processes.values())],
+            top=[_process(process) for process in _top(one for one in processes.values() if one is not current.get())],
         )
 
     def _peers(self) -> list[dict[Atom, Any]]:
@@ -136,8 +137,13 @@ def _called(process: Process) -> str:
     """Its registered name, its label, or the function that it runs."""
     if process.name is not None:
         return process.name
-    if process.label is not None:
-        return str(process.label)
+    match process.label:
+        case None:
+            pass
+        case (_, Atom() as node, Atom() as module, Atom() as function, _):
+            return f"{module}:{function} for {node}"
+        case label:
+            return str(label)
     return str(getattr(process.steps, "__qualname__", "") or "block")
 
 
