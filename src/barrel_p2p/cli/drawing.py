@@ -17,7 +17,7 @@ from barrel_p2p.term.types import Atom
 
 MARGIN: Final = 90
 HEAD: Final = 46
-LEGEND: Final = 84
+LEGEND: Final = 92
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +120,12 @@ def _label(x: float, y: float, size: int, colour: str, text: str) -> Iterator[st
 def _legend(links: dict[tuple[Atom, Atom], str], cluster: Cluster, top: float) -> Iterator[str]:
     used = [style for kind, style in _STYLES.items() if kind in links.values()]
     for i, style in enumerate(used):
-        y = top + 14 + 16 * i
+        y = top + 22 + 16 * i
         yield f'<line x1="20" y1="{y:.0f}" x2="60" y2="{y:.0f}" {_stroke(style)}/>'
         count = sum(_STYLES[kind] is style for kind in links.values())
         yield f'<text x="68" y="{y + 4:.0f}" font-size="12" fill="#444444">{count} × {escape(style.text)}</text>'
     if cluster.unseen:
-        y = top + 14 + 16 * len(used)
+        y = top + 22 + 16 * len(used)
         yield f'<circle cx="40" cy="{y:.0f}" r="6" fill="#ffffff" stroke="#1b4965" stroke-dasharray="3 3"/>'
         text = f"{len(cluster.unseen)} × does not let itself be looked at"
         yield f'<text x="68" y="{y + 4:.0f}" font-size="12" fill="#444444">{text}</text>'

@@ -123,7 +123,7 @@ def _top(processes: Iterable[Process]) -> list[Process]:
 
 
 def _process(process: Process) -> dict[Atom, Any]:
-    state = "suspended" if process.gates else "waiting" if process.waiter is not None else "running"
+    state = "suspended" if process.gates else "receiving" if process.waiter is not None else "working"
     return _atoms(
         pid=process.pid,
         name=_called(process)[:MAX_TEXT],
