@@ -33,9 +33,7 @@ def test_the_table_is_that_of_the_code() -> None:
 
 
 def test_every_logger_is_in_the_table_of_loggers() -> None:
-    used = {
-        name for file in SOURCE.rglob("*.py") for name in re.findall(r'getLogger\("([\w.]+)"\)', file.read_text())
-    }
+    used = {name for file in SOURCE.rglob("*.py") for name in re.findall(r'getLogger\("([\w.]+)"\)', file.read_text())}
     assert set(re.findall(r"^\| `(barrel_p2p\.\w+)` \|", PAGE.read_text(), re.MULTILINE)) == used
 
 

@@ -60,8 +60,7 @@ async def _graph(arguments: argparse.Namespace) -> int:
         arguments.output.write_text(picture, encoding="utf-8")
     except OSError as error:
         raise Usage(f"barrel graph: {arguments.output} can't be written: {error.strerror}") from None
-    print(
-        f"{arguments.output}: {len(cluster.seen)} nodes, {len(cluster.unseen)} of which only the names are known, "
-        f"{len(links_of(cluster))} links"
-    )
+    by_name = f" ({len(cluster.unseen)} by name only)" if cluster.unseen else ""
+    nodes = len(cluster.seen) + len(cluster.unseen)
+    print(f"{arguments.output}: {nodes} nodes{by_name}, {len(links_of(cluster))} links")
     return OK

@@ -144,7 +144,8 @@ def _called(process: Process) -> str:
             return f"{module}:{function} for {node}"
         case label:
             return str(label)
-    return str(getattr(process.steps, "__qualname__", "") or "block")
+    function = str(getattr(process.steps, "__qualname__", ""))
+    return function.rpartition("<locals>.")[2] or "block"
 
 
 def _atoms(**fields: Any) -> dict[Atom, Any]:
