@@ -27,8 +27,8 @@ _REASONS: Final = {
     ),
     HandshakeError: frozenset(
         {
-            "bad_cookie", "closed", "malformed", "missing_flags", "name_mismatch", "nok", "not_allowed", "still_connected",
-            "timeout", "unexpected_status",
+            "bad_cookie", "closed", "malformed", "missing_flags", "name_mismatch", "nok", "not_allowed",
+            "still_connected", "timeout", "unexpected_status",
         }
     ),
     NotConnected: frozenset({"name_form", "no_answer", "transport", "unknown_address", "unreachable"}),
