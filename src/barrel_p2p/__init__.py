@@ -92,9 +92,9 @@ from .process.supervisor import Supervisor
 from .proto.registry_events import Service
 from .proto.replicated import Applied, Comparable, Replicated
 from .services.map import MapStatistics, ReplicatedMap
+from .services.observer import export_observer
 from .services.replicate import Replica
 from .services.stream import Stream
-from .services.observer import export_observer
 from .term.types import Atom, BitString, Export, Fun, ImproperList, Pid, Port, Reference
 
 __all__ = [
