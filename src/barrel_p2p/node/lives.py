@@ -1,8 +1,9 @@
 """Which nodes live: ``node.overlay.lives``.
 
-Nodes of this library tell it by ``proto.node_leases`` on an instance of their own. Erlang nodes do on upstream's
-``barrel_p2p_members_replica``: there we listen and pass on, and say nothing of ourselves, because whoever has a lease
-there owns partitions and must fire reminders. A node lives while either says so; that it left a view means nothing.
+Nodes of this library tell it by ``proto.node_leases``, on an instance and under a name of their own. Erlang nodes do on
+upstream's ``barrel_p2p_members_replica``: there we listen and pass on, and say nothing of ourselves, because whoever
+has a lease there owns partitions and must fire reminders. A node lives while either says so; that it left a view means
+nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
+from barrel_p2p.errors import BarrelError
+from barrel_p2p.node.channel import Channel
+from barrel_p2p.node.dispatch import Dispatch
 from barrel_p2p.node.replication import Replication
+from barrel_p2p.node.routes import Routes
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto.hyparview_events import Event, PeerUp
 from barrel_p2p.proto.leases import TTL_MS, Leases, MemberDown, MemberUp
-from barrel_p2p.proto.node_leases import Goodbye, NodeLeases, Tick
+from barrel_p2p.proto.node_leases import Goodbye, Heard, NodeLeases, Tick
 from barrel_p2p.proto.registry_events import NodeAlive, NodeDead
 from barrel_p2p.term.types import Atom
 
@@ -25,7 +31,8 @@ log = logging.getLogger("barrel_p2p.lives")
 OURS: Final = Atom("barrel_p2p_leases")
 UPSTREAMS: Final = Atom("barrel_p2p_members_replica")
 TICKS: Final = 10  # per lease, and a heartbeat with every second one: five may be lost but one
-SOON: Final = 0.05  # seconds from a new neighbour to the heartbeat for all behind it
+SOON: Final = 0.05  # seconds from a new neighbour to the broadcast for all behind it
+NEWS: Final = Atom("barrel_p2p_news")  # what Python neighbours send their news to
 
 Watcher = Callable[[NodeAlive | NodeDead], None]
 
@@ -37,7 +44,11 @@ class Lives:
         lease_ms: how long this node counts as alive after its last heartbeat.
     """
 
-    def __init__(self, runtime: Runtime, replication: Replication, *, lease_ms: int) -> None:
+    def __init__(
+        self, runtime: Runtime, routes: Routes, dispatch: Dispatch, replication: Replication, *, lease_ms: int
+    ) -> None:
+        self._runtime = runtime
+        self._routes = routes
         self._name = runtime.name
         self._loop = asyncio.get_running_loop()
         self._tick_s = lease_ms / 1000 / TICKS
@@ -50,6 +61,7 @@ class Lives:
         self._patient_until = 0.0  # for we did not run for a while, and upstream's leases go by the wall clock
         self._ours = replication.open(OURS, self._leases, notify=self._changed)
         replication.open(UPSTREAMS, self._members, notify=self._changed)
+        dispatch.deliver_to(NEWS, self._received)
         self._ticked = self._loop.time()
         self._ticks = 0
         self._soon: asyncio.TimerHandle | None = None
@@ -91,20 +103,30 @@ class Lives:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(self._tick_s, self._tick)
         self._ticks += 1
-        self._write_tick(beat=self._ticks % 2 == 0)
+        self._write_tick(beat=self._ticks % 2 == 0, spread=self._replication.mixed)
 
     def _beat_soon(self) -> None:
         self._soon = None
-        self._write_tick(beat=True)
+        self._write_tick(beat=True, spread=True)
 
-    def _write_tick(self, *, beat: bool) -> None:
+    def _write_tick(self, *, beat: bool, spread: bool) -> None:
         now = self._loop.time()
         elapsed, self._ticked = now - self._ticked, now
         if elapsed > self._max_tick_s:
             self._patient_until = now + TTL_MS / 1000
-        self._ours.write(Tick(round(elapsed * 1000), beat and self._replication.connected))
+        self._ours.write(Tick(round(elapsed * 1000), beat and self._replication.connected, spread))
+        news = self._leases.news()
+        if news:
+            for peer in self._replication.kin:
+                channel = self._routes.up(peer)
+                if channel is not None and not channel.gate.closed:
+                    with suppress(BarrelError):  # the channel is overrun and closes: its loss is told
+                        channel.send_to_name(self._runtime.pid, NEWS, news)
         if now >= self._patient_until:
             self._bury([node for node in self._alive if not self._has_lease(node)])
+
+    def _received(self, channel: Channel, news: Any) -> None:
+        self._ours.write(Heard(news))
 
     # --- changes ------------------------------------------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ class Overlay:
             telemetry,
         )
         self.replication = Replication(routes, runtime, dispatch, self.gossip)
-        self.lives = Lives(runtime, self.replication, lease_ms=options.lease_ms)
+        self.lives = Lives(runtime, routes, dispatch, self.replication, lease_ms=options.lease_ms)
         #: Messages for services that were refused, by reason; the services count.
         self.refused: Counter[str] = Counter()
         self.membership = Membership(

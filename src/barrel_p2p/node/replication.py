@@ -91,6 +91,16 @@ class Replication:
         """Whether there is anybody who hears what is broadcast."""
         return bool(self._neighbours)
 
+    @property
+    def mixed(self) -> bool:
+        """Whether one of the neighbours is an Erlang node."""
+        return not all(self._neighbours.values())
+
+    @property
+    def kin(self) -> list[Atom]:
+        """The neighbours of this library."""
+        return [Atom(peer) for peer, python in self._neighbours.items() if python]
+
     def membership_changed(self, what: Event) -> None:
         """A neighbour came or went."""
         match what:

@@ -1,8 +1,15 @@
 """Which nodes of this library live: each tells, again and again, for how long its word holds.
 
-A node broadcasts ``#{Node => {Number, LeaseMs}}`` a few times per lease; whoever hears a greater number than before
-counts the lease from then on. One that has run out, or a lease of 0 (the node stops), means that the node is dead.
-Gray and Cheriton, "Leases", SOSP 1989, without the server. A copy gives what is left of each lease.
+A word is ``#{Node => {Number, LeaseMs}}``; whoever hears a greater number than before counts the lease from then on.
+One that has run out, or a lease of 0 (the node stops), means that the node is dead. Gray and Cheriton, "Leases", SOSP
+1989, without the server.
+
+A few times per lease each node renews its word, and with every tick it tells its neighbours all words that are news to
+it (``news``), with what is left of each lease: one small message per neighbour however many nodes there are, after R.
+van Renesse, Y. Minsky, M. Hayden, "A Gossip-Style Failure Detection Service", Middleware 1998. A broadcast of each
+heartbeat would be some messages per node and second for *every* node, and many that cross each other keep Plumtree's
+tree from settling. Erlang neighbours pass no such news on. Who has one therefore also broadcasts, once per beat, what
+came from Python neighbours; all others do only when they come (a new neighbour) and go (``Goodbye``).
 
 Beside ``leases``, which is upstream's and is for members that own partitions, this differs on purpose:
 
@@ -18,7 +25,7 @@ It is a ``Replicated``; its changes are ``MemberUp`` and ``MemberDown``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,10 +42,21 @@ MAX_NAME: Final = 1020  # bytes of 255 characters
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """``elapsed_ms`` have passed since the last one; ``beat``: renew our own lease."""
+    """``elapsed_ms`` have passed since the last one.
+
+    ``beat``: renew our own lease; ``spread``: broadcast that, and what neighbours told.
+    """
 
     elapsed_ms: int
     beat: bool
+    spread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A neighbour told its news."""
+
+    news: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +97,8 @@ class NodeLeases:
         self._max = max_nodes
         self._number = 0
         self._leases: dict[Atom, _Lease] = {}  # of the others
+        self._news: dict[Atom, None] = {}  # who renewed its word since ``news`` was asked
+        self._near: dict[Atom, None] = {}  # of whom a neighbour told since we last broadcast
 
     def alive(self, node: Atom) -> bool:
         """Whether a node has a lease."""
@@ -92,13 +112,36 @@ class NodeLeases:
     # --- writing ------------------------------------------------------------------------------------------------------
 
     def write(self, operation: Any, wall_ms: int) -> Applied:
-        """Apply a ``Tick`` or a ``Goodbye``."""
+        """Apply a ``Tick``, a ``Heard`` or a ``Goodbye``."""
         if isinstance(operation, Tick):
-            changes = self._pass(min(operation.elapsed_ms, self._max_tick))
-            return Applied(changes=changes, broadcast=[self._word(self._lease_ms, wall_ms)] if operation.beat else [])
+            return self._tick(operation, wall_ms)
+        if isinstance(operation, Heard):
+            return self._merge(operation.news, wall_ms, self._near)
         if isinstance(operation, Goodbye):
             return Applied(broadcast=[self._word(0, wall_ms)])
         raise TypeError(f"{type(operation).__name__} is no operation of leases")
+
+    def _tick(self, tick: Tick, wall_ms: int) -> Applied:
+        applied = Applied(changes=self._pass(min(tick.elapsed_ms, self._max_tick)))
+        if tick.beat:
+            word = self._word(self._lease_ms, wall_ms)
+            self._news[self._node] = None
+            if tick.spread:
+                applied.broadcast = [word | self._told(self._near)]
+            self._near.clear()
+        return applied
+
+    def news(self) -> dict[Atom, tuple[int, int]]:
+        """What was heard and said since this was last asked, for the neighbours."""
+        news = self._told(self._news)
+        if self._node in self._news:
+            news[self._node] = (self._number, self._lease_ms)
+        self._news.clear()
+        return news
+
+    def _told(self, nodes: Iterable[Atom]) -> dict[Atom, tuple[int, int]]:
+        leases = [(node, self._leases.get(node)) for node in nodes]
+        return {node: (lease.number, lease.left_ms) for node, lease in leases if lease is not None}
 
     def _word(self, lease_ms: int, wall_ms: int) -> dict[Atom, tuple[int, int]]:
         self._number = max(self._number + 1, wall_ms)
@@ -123,6 +166,9 @@ class NodeLeases:
 
     def merge(self, delta: Any, wall_ms: int) -> Applied:
         """Take what another node says, whatever the term is."""
+        return self._merge(delta, wall_ms, None)
+
+    def _merge(self, delta: Any, wall_ms: int, renewed: dict[Atom, None] | None) -> Applied:
         if not isinstance(delta, Mapping):
             return Applied(refused={"no_map": 1})
         if len(delta) > self._max:
@@ -130,12 +176,14 @@ class NodeLeases:
         changes: list[Any] = []
         refused: dict[str, int] = {}
         for node, word in delta.items():
-            reason = _fault(node, word, wall_ms) or self._take(node, word, changes)
+            reason = _fault(node, word, wall_ms) or self._take(node, word, changes, renewed)
             if reason is not None:
                 refused[reason] = refused.get(reason, 0) + 1
         return Applied(changes=changes, refused=refused)
 
-    def _take(self, node: Atom, word: tuple[int, int], changes: list[Any]) -> str | None:
+    def _take(
+        self, node: Atom, word: tuple[int, int], changes: list[Any], renewed: dict[Atom, None] | None
+    ) -> str | None:
         number, lease_ms = word
         if node == self._node:
             self._number = max(self._number, number)
@@ -149,6 +197,9 @@ class NodeLeases:
             known = self._leases[node] = _Lease(number, 0)
         was_alive = known.left_ms > 0
         known.number, known.left_ms = number, min(lease_ms, MAX_LEASE_MS)
+        self._news[node] = None
+        if renewed is not None:
+            renewed[node] = None
         if known.left_ms and not was_alive:
             changes.append(MemberUp(node))
         elif was_alive and not known.left_ms:
@@ -162,9 +213,8 @@ class NodeLeases:
     def snapshot(self, wall_ms: int, *, python: bool) -> Iterator[Any]:
         """What is left of each lease; Erlang nodes have no use for it."""
         if python:
-            copy = {node: (lease.number, lease.left_ms) for node, lease in self._leases.items() if lease.left_ms > 0}
-            copy.update(self._word(self._lease_ms, wall_ms))
-            yield copy
+            alive = [node for node, lease in self._leases.items() if lease.left_ms > 0]
+            yield self._told(alive) | self._word(self._lease_ms, wall_ms)
 
     def tidy(self, wall_ms: int) -> Applied:
         """Nothing: leases end by ``Tick``."""
@@ -186,4 +236,4 @@ def _fault(node: Any, word: Any, wall_ms: int) -> str | None:
     return "future" if number > wall_ms + MAX_AHEAD_MS else None
 
 
-__all__ = ["LEASE_MS", "MAX_AHEAD_MS", "REMEMBER_MS", "Goodbye", "NodeLeases", "Tick"]
+__all__ = ["LEASE_MS", "MAX_AHEAD_MS", "REMEMBER_MS", "Goodbye", "Heard", "NodeLeases", "Tick"]
