@@ -9,7 +9,7 @@ from barrel_p2p.proto import routing
 from barrel_p2p.proto.leases import MemberDown, MemberUp
 from barrel_p2p.proto.node_leases import REMEMBER_MS, Heard, NodeLeases, Tick
 from barrel_p2p.proto.registry_events import NodeAlive, NodeDead, ProcessDown, Register, Unregister
-from barrel_p2p.proto.registry_state import RegistryState
+from barrel_p2p.proto.registry_state import PATIENCE_MS, RegistryState
 from barrel_p2p.proto.replica import Replica
 from barrel_p2p.proto.replica_events import (
     AwaitDrain,
@@ -20,6 +20,7 @@ from barrel_p2p.proto.replica_events import (
     Fact,
     PeerUp,
     SendTo,
+    TimerFired,
     WriteAsked,
 )
 from barrel_p2p.term.codec import decode, encode
@@ -151,9 +152,11 @@ class World:
             self.tick()
             self.drain()
         for _ in range(3):
-            self.wall += 60_000 // 3
+            self.wall += PATIENCE_MS  # what a copy brought of a node that never showed a lease is hidden after that
             self.heal()
             self.drain()
+            for name in self.nodes:
+                self.tell(name, TimerFired("tidy"))
 
     def check(self, seed: int) -> None:
         for name, node in self.nodes.items():
