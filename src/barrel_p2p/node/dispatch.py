@@ -14,6 +14,7 @@ from typing import Any
 from barrel_p2p.errors import ProtocolError
 from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.node.channel import Batch, Channel, Control
+from barrel_p2p.node.propagation import Propagation
 from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto.control import Op, check
@@ -31,8 +32,9 @@ Receiver = Callable[[Channel, Any], None]
 class Dispatch:
     """Delivers what arrives from peers to ``runtime``; what belongs to remote spawns goes to ``spawner``."""
 
-    def __init__(self, runtime: Runtime, spawner: Spawner) -> None:
+    def __init__(self, runtime: Runtime, spawner: Spawner, propagation: Propagation) -> None:
         self._runtime = runtime
+        self._propagation = propagation
         self._spawner = spawner
         self._unknown: set[int] = set()
         self._receivers: dict[Atom, Receiver] = {}
@@ -40,8 +42,8 @@ class Dispatch:
             Op.LINK: self._link,
             Op.SEND: self._send,
             Op.SEND_SENDER: self._send,
-            Op.SEND_TT: self._send,
-            Op.SEND_SENDER_TT: self._send,
+            Op.SEND_TT: self._send_traced,
+            Op.SEND_SENDER_TT: self._send_traced,
             Op.EXIT: self._exit,
             Op.EXIT_TT: self._exit,
             Op.PAYLOAD_EXIT: self._payload_exit,
@@ -55,7 +57,7 @@ class Dispatch:
             Op.UNLINK_ID_ACK: self._unlink_ack,
             Op.NODE_LINK: self._ignore,
             Op.REG_SEND: self._reg_send,
-            Op.REG_SEND_TT: self._reg_send,
+            Op.REG_SEND_TT: self._reg_send_traced,
             Op.ALIAS_SEND: self._alias_send,
             Op.ALIAS_SEND_TT: self._alias_send,
             Op.GROUP_LEADER: self._group_leader,
@@ -140,6 +142,12 @@ class Dispatch:
         process = self._runtime.deliver_name(name, message)
         if process is not None and process.full:
             channel.wait_for_room(process)
+
+    def _send_traced(self, channel: Channel, control: Control, message: Any) -> None:
+        self._send(channel, control, self._propagation.incoming(control[3], message))
+
+    def _reg_send_traced(self, channel: Channel, control: Control, message: Any) -> None:
+        self._reg_send(channel, control, self._propagation.incoming(control[4], message))
 
     def _alias_send(self, channel: Channel, control: Control, message: Any) -> None:
         self._runtime.deliver_alias(control[2], message)

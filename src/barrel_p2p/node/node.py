@@ -30,6 +30,7 @@ from barrel_p2p.node.overlay import Overlay
 from barrel_p2p.node.paths import NAME as PATHS
 from barrel_p2p.node.paths import Paths, PathServer, PathStats
 from barrel_p2p.node.peer_info import PeerInfo
+from barrel_p2p.node.propagation import Propagation
 from barrel_p2p.node.readings import Readings
 from barrel_p2p.node.remote import RemoteSignals
 from barrel_p2p.node.rex import Rex
@@ -88,6 +89,7 @@ class Node:
         self.options = Options.of(options)
         self.exports = Exports()
         self.telemetry = Telemetry()
+        self.propagation = Propagation()
         self._data_dir = DataDir(self.options.data_dir or Path("data") / self.name)
         self._monitors = Subscribers()
         self._runtime: Runtime | None = None
@@ -140,9 +142,9 @@ class Node:
             creation = await self._carrier.prepare()
             self._runtime = runtime = Runtime(self.name, creation)
             self._routes = Routes(self.name, options, exact_codec, self, counts.counted(self._carrier.dial))
-            self.spawner = Spawner(runtime, codec, self.exports, self._routes.route)
-            self._dispatch = Dispatch(runtime, self.spawner)
-            runtime.remote = RemoteSignals(self._routes.route, runtime.pid, self.spawner)
+            self.spawner = Spawner(runtime, codec, self.exports, self._routes.route, self.propagation)
+            self._dispatch = Dispatch(runtime, self.spawner, self.propagation)
+            runtime.remote = RemoteSignals(self._routes.route, runtime.pid, self.spawner, self.propagation)
             runtime.far_resolver = self._far_names
             output = options.on_output or to_stdout
             runtime.user = runtime.spawn(serve, (output,), name="user", max_mailbox=MAX_WAITING).pid

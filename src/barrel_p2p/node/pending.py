@@ -10,7 +10,8 @@ from barrel_p2p.errors import ChannelOverflow
 from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.process.gate import Gate
 from barrel_p2p.process.process import Process
-from barrel_p2p.proto.control import reg_send
+from barrel_p2p.proto.control import reg_send, without_token
+from barrel_p2p.proto.flags import Flags
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom, Pid
 
@@ -79,12 +80,14 @@ class Pending:
     def hand_over(self, channel: Channel) -> None:
         """Send everything queued on ``channel``, release the waiting senders and those who await the connection."""
         channel.unlinks.update(self.unlinks)
+        is_python = bool(channel.flags & Flags.PYTHON)
         queue, self._queue = self._queue, []
         try:
-            for control, message in queue:
-                channel.connection.send(
-                    self._codec.decode(control), NO_MESSAGE if message is None else self._codec.decode(message)
-                )
+            for encoded, message in queue:
+                control = self._codec.decode(encoded)
+                if not is_python:
+                    control = without_token(control)
+                channel.connection.send(control, NO_MESSAGE if message is None else self._codec.decode(message))
                 channel.sent_messages += 1
         finally:
             self.gate.open()

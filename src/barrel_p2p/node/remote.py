@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from barrel_p2p.errors import EncodeError
+from barrel_p2p.node.propagation import Propagation
 from barrel_p2p.node.route import Route
 from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.process.process import Process
@@ -24,8 +25,11 @@ _ALIAS_SEND = int(Op.ALIAS_SEND)
 class RemoteSignals:
     """Implements ``process.remote.Remote`` over ``route``, which gives the way to a node by its name."""
 
-    def __init__(self, route: Callable[[Atom], Route | None], anonymous: Pid, spawner: Spawner) -> None:
+    def __init__(
+        self, route: Callable[[Atom], Route | None], anonymous: Pid, spawner: Spawner, propagation: Propagation
+    ) -> None:
         self._route = route
+        self._propagation = propagation
         self.spawn_request = spawner.request
         self._anonymous = anonymous  # who sends when the sender is no process
         self._unlink_ids = itertools.count(1)
@@ -45,6 +49,8 @@ class RemoteSignals:
             control = (_ALIAS_SEND, pid, to)
         route = self._route(node)
         if route is not None:
+            if self._propagation.headers is not None:
+                control = self._propagation.outgoing(route, control)
             route.send(sender, control, message)
 
     def link(self, local: Pid, remote: Pid) -> None:

@@ -31,6 +31,7 @@ from barrel_p2p.node.channel import Channel, Control
 from barrel_p2p.node.exports import Exports, Undefined
 from barrel_p2p.node.guests import Guests, TooManyGuests
 from barrel_p2p.node.outcome import RETURN, execute, outcome_of
+from barrel_p2p.node.propagation import Propagation
 from barrel_p2p.node.route import Route
 from barrel_p2p.process.current import current
 from barrel_p2p.process.process import Process
@@ -57,11 +58,19 @@ class _Request:
 class Spawner:
     """Both directions of remote spawn for one node."""
 
-    def __init__(self, runtime: Runtime, codec: Codec, exports: Exports, route: Callable[[Atom], Route | None]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        codec: Codec,
+        exports: Exports,
+        route: Callable[[Atom], Route | None],
+        propagation: Propagation,
+    ) -> None:
         self._runtime = runtime
         self._codec = codec
         self._exports = exports
         self._route = route
+        self._propagation = propagation
         self._requests: dict[Reference, _Request] = {}
         self.guests = Guests(runtime)
 
@@ -102,7 +111,10 @@ class Spawner:
             )
             return request.future
         leader = self._runtime.leader_of(caller if caller is not None else current.get())
-        control = (int(Op.SPAWN_REQUEST), ref, owner, leader, (Atom(module), Atom(function_name), len(args)), options)
+        control: Control = (
+            int(Op.SPAWN_REQUEST), ref, owner, leader, (Atom(module), Atom(function_name), len(args)), options
+        )  # fmt: skip
+        control = self._propagation.outgoing(route, control)
         self._requests[ref] = request
         sink = caller if down is None else down
         if monitor is not None and sink is not None:
@@ -161,7 +173,7 @@ class Spawner:
 
     def request_in(self, channel: Channel, control: Control, message: Any) -> None:
         """SPAWN_REQUEST ``{29, ReqId, From, GroupLeader, {Module, Function, Arity}, OptList}`` and the arguments."""
-        _, ref, owner, leader, (module, function, arity), options, *_ = control
+        _, ref, owner, leader, (module, function, arity), options, *token = control
         if owner.node != channel.name:
             raise ProtocolError(f"{channel.name} asks to spawn in the name of {owner}, which is not its process")
         if not (isinstance(message, list) and len(message) == arity):
@@ -170,7 +182,8 @@ class Spawner:
         name = next((str(o[1]) for o in options if isinstance(o, tuple) and len(o) == 2 and o[0] == "name"), None)
         arguments = (channel.name, str(module), str(function), message)
         try:
-            process = self.guests.spawn(channel.name, self._run, arguments, leader=leader, name=name)
+            with self._propagation.entered(token[0] if token else None):
+                process = self.guests.spawn(channel.name, self._run, arguments, leader=leader, name=name)
         except TooManyGuests:
             self._refuse(channel, ref, owner, Atom("system_limit"))
             return

@@ -17,6 +17,7 @@ from .process import RUNNING, Process
 from .reasons import EXIT, KILL, NORMAL, SHUTDOWN, TIMEOUT, as_reason, reason_of
 from .runtime import Runtime
 from .system import handle_system
+from .traced import Traced
 
 if TYPE_CHECKING:
     from .gen_server import GenServer
@@ -158,7 +159,10 @@ class ServerLoop:
             message = await self._next()
             kind = message[0] if type(message) is tuple and message else None
             if type(kind) is not Atom:
-                await self._run("handle_info", server.handle_info, message)
+                if type(message) is Traced:
+                    await self._traced(message)
+                else:
+                    await self._run("handle_info", server.handle_info, message)
             elif kind == GEN_CALL and len(message) == 3 and _is_from(message[1]):
                 await self._call(message[2], message[1])
             elif kind == GEN_CAST and len(message) == 2:
@@ -169,6 +173,16 @@ class ServerLoop:
                 raise Stop(message[2])
             else:
                 await self._run("handle_info", server.handle_info, message)
+
+    async def _traced(self, message: Traced) -> None:
+        """A call or cast in the trace context of its sender."""
+        with message.within():
+            if message[0] == GEN_CALL and len(message) == 3 and _is_from(message[1]):
+                await self._call(message[2], message[1])
+            elif message[0] == GEN_CAST and len(message) == 2:
+                await self._run("handle_cast", self.server.handle_cast, message[1])
+            else:
+                await self._run("handle_info", self.server.handle_info, tuple(message))
 
     async def _next(self) -> Any:
         if self.suspended:

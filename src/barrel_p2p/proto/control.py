@@ -175,6 +175,24 @@ def reg_send(sender: Pid, name: Atom) -> tuple[int, Pid, Atom, Atom]:
     return (_REG_SEND, sender, _UNUSED, name)
 
 
+def with_token(control: tuple[Any, ...], token: Any) -> tuple[Any, ...]:
+    """The ``_TT`` form of a send or a spawn; any other control message as it is."""
+    op = _TRACED.get(control[0])
+    return control if op is None else (op, *control[1:], token)
+
+
+def without_token(control: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The plain form of what ``with_token`` made."""
+    op = _UNTRACED.get(control[0])
+    return control if op is None else (op, *control[1:-1])
+
+
+_TRACED = {
+    int(Op.SEND_SENDER): int(Op.SEND_SENDER_TT),
+    int(Op.REG_SEND): int(Op.REG_SEND_TT),
+    int(Op.SPAWN_REQUEST): int(Op.SPAWN_REQUEST_TT),
+}
+_UNTRACED = {traced: plain for plain, traced in _TRACED.items()}
 _REG_SEND = int(Op.REG_SEND)
 _UNUSED = Atom("")  # a field that was for a cookie
 
@@ -211,4 +229,13 @@ def check(control: Any, *, has_payload: bool) -> Op | None:
     return op
 
 
-__all__ = ["MAX_UNLINK_ID", "SPAWN_FLAG_LINK", "SPAWN_FLAG_MONITOR", "Op", "check", "reg_send"]
+__all__ = [
+    "MAX_UNLINK_ID",
+    "SPAWN_FLAG_LINK",
+    "SPAWN_FLAG_MONITOR",
+    "Op",
+    "check",
+    "reg_send",
+    "with_token",
+    "without_token",
+]

@@ -144,8 +144,8 @@ def _called(process: Process) -> str:
             return f"{module}:{function} for {node}"
         case label:
             return str(label)
-    running = str(getattr(process.steps, "__qualname__", ""))
-    return running.rpartition("<locals>.")[2] or "block"
+    runs = str(getattr(process.steps, "__qualname__", ""))
+    return runs.rpartition("<locals>.")[2] or "block"
 
 
 def _atoms(**fields: Any) -> dict[Atom, Any]:
