@@ -273,8 +273,9 @@ class Plumtree:
         return peer
 
     def _wait(self, id: bytes, seconds: float) -> None:
-        heappush(self._waits, (self._now + seconds, id))
-        self._wake_at(self._waits[0][0])
+        at = self._now + seconds
+        heappush(self._waits, (at, id))
+        self._wake_at(at)
 
     def _wake_at(self, at: float) -> None:
         if self._wake is None or at < self._wake:

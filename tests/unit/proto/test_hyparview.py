@@ -87,9 +87,10 @@ def test_a_contact_takes_the_joiner_in_and_sends_a_walk_to_each_other_neighbour(
     assert node.all_sent == [("a", walk), ("b", walk)]
 
 
-def test_a_full_contact_drops_its_youngest_neighbour_for_a_joiner() -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_a_full_contact_drops_its_youngest_neighbour_for_a_joiner(seed: int) -> None:
     """A random one would leave it with the latest arrivals alone, and walks would end among them."""
-    node = Node()
+    node = Node(seed=seed)
     node.neighbor(*FIVE)
     node.joined_by("j")
     assert node.active == ["a", "b", "c", "d", "j"]
@@ -205,9 +206,10 @@ def test_low_is_refused_without_room_and_high_never() -> None:
 def test_a_neighbour_that_asks_again_hears_yes_and_nothing_changes() -> None:
     node = Node()
     node.neighbor(*FIVE)
-    node.receive("a", Neighbor(high=True))
-    assert node.all_sent == [("a", NeighborReply(True))]
-    assert node.events == []
+    for high in (True, False):
+        node.receive("a", Neighbor(high))
+        assert node.all_sent == [("a", NeighborReply(True))]
+        assert node.events == []
 
 
 def test_two_that_ask_each_other_at_once_are_neighbours_once() -> None:

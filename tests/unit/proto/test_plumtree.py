@@ -177,6 +177,17 @@ def test_an_announcer_that_is_gone_is_asked_last() -> None:
     assert node.sent == [("d", Graft(ONE))]
 
 
+def test_two_that_are_overdue_are_asked_for_at_once() -> None:
+    """The timer may be late: the loop was busy."""
+    node = Node("a", lazy=("c",))
+    node.receive("c", IHave(ONE))
+    node.receive("c", IHave(TWO))
+    node.now += 5.0
+    node.fire("graft")
+    assert node.sent == [("c", Graft(ONE)), ("c", Graft(TWO))]
+    assert node.timers["graft"] == 105.5
+
+
 def test_what_was_given_up_can_be_announced_again() -> None:
     node = Node("a", lazy=("c",), max_grafts=1)
     node.receive("c", IHave(ONE))
