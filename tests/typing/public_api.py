@@ -7,10 +7,12 @@ from typing import Any, assert_type
 from barrel_p2p import (
     Atom,
     GenServer,
+    MapStatistics,
     Node,
     PathStats,
     Pid,
     Reference,
+    ReplicatedMap,
     Stream,
     call,
     monitor,
@@ -48,6 +50,11 @@ async def main() -> None:
             assert_type(chunk, bytes)
         await node.migrate_peer("bob@127.0.0.1", timeout=1.0)
         assert_type(node.path_stats("bob@127.0.0.1"), PathStats)
+        prices = node.maps.open("prices", persist=True, validator=lambda value: isinstance(value, int))
+        assert_type(prices, ReplicatedMap)
+        assert_type(prices["apple"], Any)
+        assert_type(len(prices), int)
+        assert_type(prices.statistics(), MapStatistics)
         assert_type(spawn(worker, 1), Pid)
         assert_type(await spawn("module:function", 1, node="bob@127.0.0.1"), Pid)
         pid = await Counter.start_link(10, name="counter")
