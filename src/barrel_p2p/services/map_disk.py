@@ -48,7 +48,7 @@ class KeptMap:
         self._store = Store.open(path, checkpoints)
         self._unwritten: dict[bytes, Any] = {}  # keys by row, of what the disk refused
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(TICK_S, self._tick)
+        self._timer: asyncio.TimerHandle | None = None
 
     # --- opening ------------------------------------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ class KeptMap:
                 self._state.restore((), self._codec.decode(testimony), now)
             except DecodeError as error:
                 log.error("%s: what the map has seen is damaged: %s", store.path, error)
-        self._note_testimony()
+        self._tick()
 
     def _begin_anew(self, error: StoreError) -> None:
         """Set the damaged file aside and write what is in memory to a new one."""
@@ -178,7 +178,8 @@ class KeptMap:
 
     def close(self) -> None:
         """Write the rest and close the file."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._catch_up()
         if self._unwritten:
             log.error("%s: %d entries could not be written", self._store.path, len(self._unwritten))

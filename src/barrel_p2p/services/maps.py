@@ -130,7 +130,11 @@ class Maps:
         kept = None
         if persist:
             kept = KeptMap(self._path(atom), state, self._codec, self._checkpoints)
-            kept.load()
+            try:
+                kept.load()
+            except BaseException:
+                kept.close()
+                raise
         instance = self._replication.open(
             Atom(PREFIX + atom),
             state,
