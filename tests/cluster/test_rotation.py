@@ -14,6 +14,7 @@ import pytest
 
 from barrel_p2p import Atom, AuthError, Node, monitor, receive, send
 from barrel_p2p.disk.keys import Identity
+from barrel_p2p.node import carrier_quic
 from barrel_p2p.node.rotation import NAME, ROTATED
 from barrel_p2p.proto.endorsement import LIFETIME_MS, Endorsement, encode_chain, endorse
 from harness.cluster import Cluster, run
@@ -252,3 +253,26 @@ def test_a_new_certificate_is_used_at_once_and_live_channels_stay(tmp_path: Path
             assert (there.connection is not channel) and bob._routes.up(alice.name) is not None
 
     run(story, tmp_path)
+
+
+def test_the_secret_of_stateless_resets_outlives_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is good for shows ``tests/unit/net/test_quic_liveness.py``: peers learn at once of a restart."""
+    used: list[bytes] = []
+    real = carrier_quic.QuicTransport
+
+    def noting(*args: Any, **more: Any) -> Any:
+        used.append(more["reset_key"])
+        return real(*args, **more)
+
+    monkeypatch.setattr(carrier_quic, "QuicTransport", noting)
+
+    async def story(cluster: Cluster) -> None:
+        async with AsyncExitStack() as stack:
+            for _ in range(3):
+                alice = await started(cluster, stack, "alice")
+                await alice.rotate_identity()
+                await alice.rotate_cert()
+                await alice.stop()
+
+    run(story, tmp_path)
+    assert len(used) == 3 and len(set(used)) == 1

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import secrets
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
+from barrel_p2p.disk import reset_key
 from barrel_p2p.disk.directory import DataDir
 from barrel_p2p.disk.keys import KeyStore, NodeKeys, TrustStore
 from barrel_p2p.net import certificate
@@ -88,7 +87,7 @@ class QuicCarrier:
             exact_codec=self._exact_codec,
             certificate=self._certificate.certificate_der,
             private_key=self._certificate.private_key_der,
-            reset_key=hmac.digest(own.seed, b"barrel_p2p stateless reset", hashlib.sha512),
+            reset_key=reset_key.load_or_create(self._data_dir.quic, own.seed),
             on_accept=self._accept,
             idle_timeout_ms=options.net_ticktime_ms,
             keep_alive_ms=options.net_ticktime_ms // 4,
