@@ -254,9 +254,11 @@ def test_a_member_can_speak_for_nobody_else_and_stays_away_longer_each_time(
     run(story)
 
 
+@pytest.mark.parametrize("fault", ["forge_signature", "forge_digest"])
 def test_an_address_whose_handshakes_fail_runs_out_of_budget_and_members_there_do_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
+    """Bad proofs of keys, and guesses at the cookie."""
     monkeypatch.setattr(carrier_quic, "Budget", functools.partial(Budget, burst=4, per_second=0.001))
 
     async def story(stack: AsyncExitStack) -> None:
@@ -265,7 +267,7 @@ def test_an_address_whose_handshakes_fail_runs_out_of_budget_and_members_there_d
             await bob.connect(alice.name, alice.listen_address)
             bob.disconnect(alice.name)
             await until(lambda: not alice.nodes())
-        eve = await stack.enter_async_context(ForeignNode(EVE, cookie=COOKIE, forge_signature=True))
+        eve = await stack.enter_async_context(ForeignNode(EVE, cookie=COOKIE, timeout=2.0, **{fault: True}))
         said = []
         for _ in range(6):
             with pytest.raises((ForeignError, ConnectionError, TimeoutError)) as error:

@@ -214,8 +214,11 @@ class Accepting(_KeyExchange, AcceptingRole):
             self._arm()
 
     def _start_handshake(self, peer: Atom) -> None:
-        self.identity.budget.proven(self.connection.peer_address[0], now=self._loop.time())
         self._open_handshake(peer)
+
+    def _connected(self, event: Connected) -> None:
+        self.identity.budget.succeeded(self.connection.peer_address[0], now=self._loop.time())
+        super()._connected(event)
 
     def _claimed(self) -> Atom | None:
         return self._name or self._auth.peer

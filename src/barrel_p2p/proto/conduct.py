@@ -4,9 +4,9 @@
 stay away for a while: 1 s, then twice as long each time, at most a minute. Ten minutes without an offence clear it. So
 a peer with a bug, or an ill will, costs a handshake now and then, not one after the other.
 
-``Budget`` counts the handshakes that each source address has begun and not finished with a proof of identity: a bucket
-of tokens. A success gives its token back, so that many good nodes behind one address don't wait for each other. An IPv6
-host owns at least 2**64 addresses, so the first half of the address counts.
+``Budget`` counts the handshakes that each source address has begun and that did not end with a channel, a wrong cookie
+included: a bucket of tokens. A success gives its token back, so that many good nodes behind one address don't wait for
+each other. An IPv6 host owns at least 2**64 addresses, so the first half of the address counts.
 
 Both tables are bounded. Where one is full the entry that has been quiet for the longest time goes; an attacker with
 thousands of addresses gets round this, and is held by ``max_unauthenticated`` alone.
@@ -85,8 +85,8 @@ class Budget:
         bucket.tokens -= 1.0
         return True
 
-    def proven(self, host: str, *, now: float) -> None:
-        """A handshake from ``host`` ended with a proof of identity: it costs nothing."""
+    def succeeded(self, host: str, *, now: float) -> None:
+        """A handshake from ``host`` ended with a channel: it costs nothing."""
         bucket = self._bucket(host, now)
         bucket.tokens = min(self._burst, bucket.tokens + 1.0)
 

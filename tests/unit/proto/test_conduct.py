@@ -52,7 +52,7 @@ def test_good_nodes_behind_one_address_cost_nothing() -> None:
     budget = Budget(burst=10, per_second=0.001)
     for _ in range(1000):
         assert budget.begin("192.0.2.1", now=0.0)
-        budget.proven("192.0.2.1", now=0.0)
+        budget.succeeded("192.0.2.1", now=0.0)
 
 
 def test_a_host_with_many_ipv6_addresses_is_one_source() -> None:
@@ -75,7 +75,7 @@ def test_no_schedule_gets_more_failures_through_than_the_budget(steps: list[tupl
         now += pause
         if budget.begin("192.0.2.1", now=now):
             if good:
-                budget.proven("192.0.2.1", now=now)
+                budget.succeeded("192.0.2.1", now=now)
             else:
                 failed += 1
     assert failed <= 5 + now
