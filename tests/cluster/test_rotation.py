@@ -276,3 +276,20 @@ def test_the_secret_of_stateless_resets_outlives_a_change(tmp_path: Path, monkey
 
     run(story, tmp_path)
     assert len(used) == 3 and len(set(used)) == 1
+
+
+def test_keys_that_change_in_the_middle_of_a_handshake_break_nothing(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        async with AsyncExitStack() as stack:
+            alice, bob = [await started(cluster, stack, name) for name in ("alice", "bob")]
+            for number in range(40):
+                first, second = (alice, bob) if number % 2 else (bob, alice)
+                dial = asyncio.create_task(first.connect(second.name))
+                await asyncio.sleep(number * 0.0003)  # from before the first packet to after the last
+                await (first if number % 4 < 2 else second).rotate_identity()
+                await dial
+                await until(lambda: knows(alice, bob) and knows(bob, alice))
+                first.disconnect(second.name)
+                await until(lambda: not alice.nodes() and not bob.nodes())
+
+    run(story, tmp_path)

@@ -150,7 +150,7 @@ class _KeyExchange(Establishing):
         except BarrelError as error:
             self._end(error)
             return
-        self._finish(event, proven.public_key).proven = proven
+        self._finish(event, proven)
 
     def _refuse_early_bytes(self, stream: int) -> None:
         self._end(

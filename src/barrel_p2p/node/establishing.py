@@ -17,6 +17,7 @@ from barrel_p2p.errors import BarrelError, HandshakeError, InternalError, NotCon
 from barrel_p2p.net.connection import CloseReason, Connection
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.node.handshake_counts import HandshakeCounts, Role
+from barrel_p2p.proto.auth import Authenticated
 from barrel_p2p.proto.flags import Flags
 from barrel_p2p.proto.handshake import (
     Connected,
@@ -162,8 +163,8 @@ class Establishing:
     def _connected(self, event: Connected) -> None:
         self._finish(event, None)
 
-    def _finish(self, event: Connected, public_key: bytes | None) -> Channel:
-        """The channel is up: ``public_key`` is what the peer proved to own, if anything."""
+    def _finish(self, event: Connected, proven: Authenticated | None) -> None:
+        """The channel is up: ``proven`` is what the exchange of keys brought, if there was one."""
         assert self._handshake is not None
         self.connection.start_dist(
             fragments=bool(event.chosen & Flags.FRAGMENTS),
@@ -172,7 +173,9 @@ class Establishing:
             exact_empty_str=bool(event.flags & Flags.PYTHON),
             received=self._handshake.trailing_data,
         )
-        channel = self._settings.make_channel(event.peer, self.connection, event, public_key)
+        key = None if proven is None else proven.public_key
+        channel = self._settings.make_channel(event.peer, self.connection, event, key)
+        channel.proven = proven
         self._stop()
         self.connection.handler = channel
         took = self._loop.time() - self._started_at
@@ -184,7 +187,6 @@ class Establishing:
             extra={"peer": event.peer},
         )
         self._succeed(channel)
-        return channel
 
     # --- ends -------------------------------------------------------------------------------------------------------
 
