@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from barrel_p2p import ConfigError, GenServer, HandshakeError, Node, call, receive, send, spawn
+from barrel_p2p import ConfigError, GenServer, HandshakeError, Node, NotConnected, call, receive, self_pid, send, spawn
 from barrel_p2p.metrics import instrument, prometheus_text
 from barrel_p2p.node.telemetry import Distribution
 from harness.cluster import Cluster, run
@@ -256,3 +256,56 @@ def test_without_the_package_instrument_says_what_to_install(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(ConfigError, match=r"barrel-p2p\[otel\]"):
         instrument(Node("alice@127.0.0.1"))
+
+
+# --- what services count ----------------------------------------------------------------------------------------------
+
+
+def test_registry_and_maps_show_their_sizes_and_what_they_refuse(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        bob = await cluster.node("bob")
+        alice = await cluster.node("alice")
+        await alice.join(bob.name)
+        before = sum(series(bob, "replica.entries").values())
+        alice.registry.register("counter", self_pid())
+        prices = alice.maps.open("prices")
+        for number in range(5):
+            prices[f"apple {number}"] = number
+        bob.maps.open("prices")
+        await until(lambda: sum(series(bob, "replica.entries").values()) >= before + 6)
+        sizes = series(bob, "replica.entries")
+        assert [size for (name,), size in sizes.items() if "prices" in name] == [5]
+        send(("barrel_p2p_router", bob.name), "nonsense")
+        await until(lambda: series(bob, "replica.refused"))
+        assert ("barrel_p2p_router", "malformed") in series(bob, "replica.refused")
+
+    run(story, tmp_path)
+
+
+def test_streams_and_moves_of_connections_are_counted(tmp_path: Path, carrier: str) -> None:
+    if carrier == "inet_tcp":
+        return  # it has neither
+
+    async def story(cluster: Cluster) -> None:
+        bob = await cluster.node("bob")
+        alice = await cluster.node("alice")
+
+        async def hold(stream: Any) -> None:
+            async for _ in stream:
+                pass
+
+        bob.streams.register_acceptor("hold", hold)
+        await alice.connect(bob.name)
+        stream = await alice.streams.open("hold", bob.name)
+        await stream.write(b"x")
+        assert series(alice, "streams.open")[bob.name,] == 1
+        await stream.close()
+        unwanted = await alice.streams.open("nobody", bob.name)
+        await unwanted.write(b"x")
+        await until(lambda: series(bob, "streams.refused").get((alice.name,)))
+        await alice.migrate_peer(bob.name)
+        with pytest.raises(NotConnected):
+            await alice.migrate_peer("nobody@127.0.0.1")
+        assert series(alice, "dist.migrate") == {(bob.name, "ok"): 1, ("nobody@127.0.0.1", "fail"): 1}
+
+    run(story, tmp_path)

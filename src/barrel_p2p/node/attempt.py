@@ -47,7 +47,7 @@ class Attempt:
         except OSError as error:
             self.failed(NotConnected(f"no connection to {self.name}: {error}"))
         except Exception as error:
-            log.exception("internal error while %s is dialled", self.name)
+            log.exception("internal error while %s is dialled", self.name, extra={"peer": self.name})
             self.failed(InternalError(f"the dial of {self.name} failed by a bug: {error!r}"))
 
     def abort(self, why: str) -> None:

@@ -133,7 +133,7 @@ class Channel:
                 "its senders never awaited; the channel is closed. "
                 "Let them await now and then while sending (asyncio.sleep(0) is enough), or raise send_hard_limit"
             )
-            log.error("%s", text)
+            log.error("%s", text, extra={"peer": self.name})
             self.close(text)
             raise ChannelOverflow(text)
         if self._busy_since is None:

@@ -120,7 +120,12 @@ class Dispatch:
     def _skip(self, channel: Channel, op: int) -> None:
         if op not in self._unknown and len(self._unknown) < 256:
             self._unknown.add(op)
-            log.warning("%s sent the unknown control message %d; it is skipped, now and later", channel.name, op)
+            log.warning(
+                "%s sent the unknown control message %d; it is skipped, now and later",
+                channel.name,
+                op,
+                extra={"peer": channel.name},
+            )
 
     # --- sends ------------------------------------------------------------------------------------------------------
 
@@ -137,7 +142,13 @@ class Dispatch:
             try:
                 receiver(channel, message)
             except Exception:  # a bug of ours costs one message, not the channel
-                log.exception("internal error: %s's message to %s: %.200r", channel.name, name, message)
+                log.exception(
+                    "internal error: %s's message to %s: %.200r",
+                    channel.name,
+                    name,
+                    message,
+                    extra={"peer": channel.name},
+                )
             return
         process = self._runtime.deliver_name(name, message)
         if process is not None and process.full:

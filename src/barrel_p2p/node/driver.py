@@ -76,7 +76,7 @@ class Driver:
             try:
                 route.send_to_name(self._runtime.pid, self._to, message)
             except BarrelError as error:  # the channel is overrun and closes: its loss is told
-                log.debug("nothing is sent to %s: %s", peer, error)
+                log.debug("nothing is sent to %s: %s", peer, error, extra={"peer": peer})
 
     def _start_timer(self, timer: str, at: float) -> None:
         self._stop_timer(timer)

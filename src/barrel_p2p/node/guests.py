@@ -43,7 +43,12 @@ class Guests:
         """
         mine = self._of.setdefault(host_of, {})
         if len(mine) >= MAX_GUESTS:
-            log.warning("%s has %d processes running here; no more are spawned for it", host_of, len(mine))
+            log.warning(
+                "%s has %d processes running here; no more are spawned for it",
+                host_of,
+                len(mine),
+                extra={"peer": host_of},
+            )
             raise TooManyGuests(f"{host_of} has {len(mine)} processes running here")
         process = self._runtime.spawn(func, args, name=name)
         process.group_leader = leader if isinstance(leader, Pid) else None

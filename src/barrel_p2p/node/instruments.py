@@ -72,9 +72,9 @@ GRAFT_SENT = _counter("plumtree.graft.sent", "{message}", "Requests for a broadc
 PRUNE_SENT = _counter("plumtree.prune.sent", "{message}", "Links made lazy since a broadcast came twice", "peer")
 REAP = _counter("dist_gc.reap", "{channel}", "Channels closed because nobody used them", "peer")
 MIGRATE = _counter("dist.migrate", "{migration}", "Connections moved to another path", "peer", "outcome")
-REQUEST_DROPPED = _counter("router.request_dropped", "{request}", "Requests for services dropped by overload")
-CAST_DROPPED = _counter("service_proxy.cast_dropped", "{message}", "Casts to services dropped by overload")
-PREAMBLE_DROPPED = _counter("streams.preamble_dropped", "{stream}", "Incoming streams dropped before they had a tag")
+REQUEST_DROPPED = _counter("router.request_dropped", "{request}", "Searches of other nodes refused by overload")
+CAST_DROPPED = _counter("service_proxy.cast_dropped", "{message}", "Always 0 here: senders to a full proxy wait")
+PREAMBLE_DROPPED = _counter("streams.preamble_dropped", "{stream}", "Streams refused since too many had no tag yet")
 
 # --- ours -------------------------------------------------------------------------------------------------------------
 
@@ -91,6 +91,8 @@ QUEUED = _gauge("channel.queued", "By", "Bytes that wait to be sent", "peer")
 BUSY_TIME = _counter("channel.busy_time", "s", "Time in which senders had to wait for the channel", "peer")
 ROUND_TRIP = _gauge("channel.round_trip", "s", "Round trip to the peer, smoothed by QUIC; none over TCP", "peer")
 PACKETS_LOST = _counter("channel.packets_lost", "{packet}", "QUIC packets that were lost on the way", "peer")
+STREAMS = _gauge("streams.open", "{stream}", "Byte streams of both sides that have not ended", "peer")
+STREAMS_REFUSED = _counter("streams.refused", "{stream}", "Byte streams of the peer that nobody took", "peer")
 HANDSHAKES = _counter("dist.handshakes", "{connection}", "Attempts to connect by how they ended", "role", "reason")
 HANDSHAKE_DURATION = Instrument(
     "barrel_p2p.dist.handshake.duration",
@@ -106,8 +108,10 @@ EAGER = _gauge("plumtree.eager", "{node}", "Neighbours that get broadcasts in fu
 LAZY = _gauge("plumtree.lazy", "{node}", "Neighbours that get announcements only")
 MISSING = _gauge("plumtree.missing", "{message}", "Broadcasts that were announced and have not come yet")
 DROPPED = _counter("overlay.dropped", "{message}", "Malformed or forged messages dropped", "protocol", "reason")
-ENTRIES = _gauge("replica.entries", "{entry}", "Entries of a replicated map or of the registry, about", "instance")
-REFUSED = _counter("replica.refused", "{entry}", "Parts of other nodes' states refused", "instance", "reason")
+ENTRIES = _gauge("replica.entries", "{entry}", "Entries of the registry or of a replicated map, about", "instance")
+REFUSED = _counter(
+    "replica.refused", "{entry}", "Parts of what other nodes sent that were refused", "instance", "reason"
+)
 PROCESSES = _gauge("process.count", "{process}", "Processes on this node")
 MAILBOXES = _gauge("process.mailbox.messages", "{message}", "Messages in all mailboxes")
 LONGEST_MAILBOX = _gauge("process.mailbox.longest", "{message}", "Messages in the fullest mailbox")

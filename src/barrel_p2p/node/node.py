@@ -23,6 +23,7 @@ from barrel_p2p.node.dispatch import Dispatch
 from barrel_p2p.node.exports import Exports
 from barrel_p2p.node.gossip import Gossip
 from barrel_p2p.node.handshake_counts import HandshakeCounts
+from barrel_p2p.node.instruments import MIGRATE
 from barrel_p2p.node.liveness import Liveness
 from barrel_p2p.node.net_kernel import NetKernel
 from barrel_p2p.node.options import Address, Options
@@ -421,7 +422,13 @@ class Node:
             MigrationError: This host has no way to the peer, or no socket to spare.
             NotSupported: The carrier is ``inet_tcp``.
         """
-        await self._paths.migrate(validate_node_name(name), timeout)
+        peer = validate_node_name(name)
+        outcome = "fail"
+        try:
+            await self._paths.migrate(peer, timeout)
+            outcome = "ok"
+        finally:
+            self.telemetry.count(MIGRATE, peer, outcome)
 
     def path_stats(self, name: str) -> PathStats:
         """Round trips, losses, addresses, migrations of the path to a connected peer. Raises NotConnected."""

@@ -155,7 +155,13 @@ class Paths:
             raise MigrationTimeout(f"on_address gave no way to {peer} within {timeout:g} s") from None
         fd = None if way.socket is None else way.socket.fileno()
         await connection.migrate(timeout, to=way.address, fd=fd)
-        log.info("the connection to %s moved from %s:%d to %s:%d", peer, *before, *connection.local_address)
+        log.info(
+            "the connection to %s moved from %s:%d to %s:%d",
+            peer,
+            *before,
+            *connection.local_address,
+            extra={"peer": peer},
+        )
 
     async def _ask(self, channel: Channel, timeout: float) -> None:
         peer = channel.name

@@ -20,6 +20,8 @@ from barrel_p2p.term.types import Atom
 
 MAX_PEERS: Final = 256  # lost peers whose counts are kept apart; a guess
 
+ROUTER: Final = "barrel_p2p_router"  # as it counts what it refuses (``services.router``)
+
 _Number = tuple[Values, float]
 
 
@@ -33,6 +35,8 @@ class _Carried:
     received_bytes: int = 0
     busy_time: float = 0.0
     packets_lost: int = 0
+    streams_refused: int = 0
+    streams_crowded: int = 0
 
     def __add__(self, other: _Carried) -> _Carried:
         return _Carried(
@@ -42,6 +46,8 @@ class _Carried:
             self.received_bytes + other.received_bytes,
             self.busy_time + other.busy_time,
             self.packets_lost + other.packets_lost,
+            self.streams_refused + other.streams_refused,
+            self.streams_crowded + other.streams_crowded,
         )
 
 
@@ -65,6 +71,8 @@ class _Seen:
             transport.get("bytes_received", 0),
             self.channel.busy_time,
             transport.get("packets_lost", 0),
+            transport.get("streams_refused", 0),
+            transport.get("preambles_crowded", 0),
         )
 
 
@@ -114,7 +122,10 @@ class Readings:
         telemetry.observe(
             i.QUEUED, lambda: [((peer,), seen.channel.connection.queued) for peer, seen in self._up.items()]
         )
-        telemetry.observe(i.ROUND_TRIP, self._round_trips)
+        telemetry.observe(i.ROUND_TRIP, lambda: self._transport("rtt_us", 1e-6))
+        telemetry.observe(i.STREAMS, lambda: self._transport("streams", 1))
+        telemetry.observe(i.PREAMBLE_DROPPED, lambda: [((), one.streams_crowded) for _, one in self._carried()])
+        telemetry.observe(i.STREAMS_REFUSED, lambda: [((peer,), one.streams_refused) for peer, one in self._carried()])
         telemetry.observe(
             i.PACKETS_LOST, lambda: [((peer,), carried.packets_lost) for peer, carried in self._carried()]
         )
@@ -128,11 +139,11 @@ class Readings:
             yield (peer, "sent"), sent
             yield (peer, "received"), received
 
-    def _round_trips(self) -> Iterable[_Number]:
+    def _transport(self, what: str, unit: float) -> Iterable[_Number]:
         for peer, seen in self._up.items():
-            microseconds = seen.look().get("rtt_us")
-            if microseconds is not None:
-                yield (peer,), microseconds / 1_000_000
+            number = seen.look().get(what)
+            if number is not None:
+                yield (peer,), number * unit
 
     # --- the overlay --------------------------------------------------------------------------------------------------
 
@@ -145,6 +156,7 @@ class Readings:
         telemetry.observe(i.MISSING, lambda: _one(overlay.gossip.missing))
         telemetry.observe(i.DROPPED, self._dropped)
         telemetry.observe(i.REFUSED, self._refused)
+        telemetry.observe(i.REQUEST_DROPPED, lambda: _one(overlay.refused[f"{ROUTER}: overloaded"]))
         telemetry.observe(i.ENTRIES, lambda: [((name,), size) for name, size in overlay.replication.sizes.items()])
 
     def _dropped(self) -> Iterable[_Number]:
@@ -153,7 +165,7 @@ class Readings:
                 yield (protocol, reason), count
 
     def _refused(self) -> Iterable[_Number]:
-        for text, count in self._overlay.replication.refused.items():
+        for text, count in self._overlay.statistics().refused.items():
             instance, _, reason = text.rpartition(": ")
             yield (instance, reason), count
 

@@ -212,7 +212,9 @@ class Spawner:
         try:
             await self._exports.apply(module, function, args)
         except Undefined as undefined:
-            log.info("%s asked for %s:%s/%d, which is not exported", node, module, function, len(args))
+            log.info(
+                "%s asked for %s:%s/%d, which is not exported", node, module, function, len(args), extra={"peer": node}
+            )
             raise Exit(undefined.reason) from None
 
     async def _run_erpc(self, node: Atom, args: list[Any]) -> None:
@@ -221,7 +223,9 @@ class Spawner:
         module, function, arguments = args[-3:]
         outcome = await execute(self._exports, module, function, arguments)
         if outcome[0] != RETURN:
-            log.info("%s called %s:%s, which ended with %.500r", node, module, function, outcome[1])
+            log.info(
+                "%s called %s:%s, which ended with %.500r", node, module, function, outcome[1], extra={"peer": node}
+            )
         if ref is None:
             return
         try:

@@ -142,6 +142,8 @@ def _called(process: Process) -> str:
             pass
         case (_, Atom() as node, Atom() as module, Atom() as function, _):
             return f"{module}:{function} for {node}"
+        case ("stream", bytes() as tag, Atom() as node):
+            return f"stream {tag.decode(errors='replace')} of {node}"
         case label:
             return str(label)
     runs = str(getattr(process.steps, "__qualname__", ""))

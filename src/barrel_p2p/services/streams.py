@@ -177,7 +177,12 @@ class Streams:
         """A peer opened a stream."""
         acceptor = self._acceptors.get(tag)
         if acceptor is None:
-            log.debug("%s opened a stream with the tag %r, which nobody takes", channel.name, tag)
+            log.debug(
+                "%s opened a stream with the tag %r, which nobody takes",
+                channel.name,
+                tag,
+                extra={"peer": channel.name},
+            )
             _quic(channel).refuse(opened)
             return
         runtime = self._node.runtime
@@ -197,7 +202,7 @@ async def _serve(handler: Handler, stream: Stream) -> None:
     try:
         await handler(stream)
     except (StreamReset, StreamLost) as error:  # the peer's doing, no fault of the handler
-        log.info("the stream %r of %s ended early: %s", stream.tag, stream.peer, error)
+        log.info("the stream %r of %s ended early: %s", stream.tag, stream.peer, error, extra={"peer": stream.peer})
         raise Exit((_SHUTDOWN, _STREAM)) from None
     if stream.owner == self_pid():  # else it was given away
         stream.leave()
