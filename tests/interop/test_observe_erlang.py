@@ -33,14 +33,17 @@ def test_erlang_servers_and_calls_work_within_a_span_of_a_node_that_traces(epmd:
         propagate(node)
         erl = Atom("erl@127.0.0.1")
         tokens = (
-            "Test = self(), spawn(fun() -> register(tokens, self()), Test ! ready, "
-            "receive {From, Ask} -> From ! {Ask, seq_trace:get_token()} end end), receive ready -> ok end."
+            "Test = self(), Answer = fun(Again) -> "
+            "receive {From, Ask} -> From ! {Ask, seq_trace:get_token()}, Again(Again) end end, "
+            "spawn(fun() -> register(tokens, self()), Test ! ready, Answer(Answer) end), receive ready -> ok end."
         )
         assert await erlang.ask(tokens) == "ok"
+        assert node.nodes() == []
         with tracer.start_as_current_span("order"):
-            assert await node.rpc(erl, "lists", "reverse", [[1, 2]]) == [2, 1]  # the first, before there is a channel
+            for moment in ("while there is no channel yet", "on a channel"):
+                send((Atom("tokens"), erl), (self_pid(), Atom(moment)))
+                assert await receive(timeout=10) == (Atom(moment), [])
+            assert await node.rpc(erl, "lists", "reverse", [[1, 2]]) == [2, 1]
             assert await call((Atom("net_kernel"), erl), (Atom("is_auth"), node.name)) == "yes"
-            send((Atom("tokens"), erl), (self_pid(), Atom("token")))
-        assert await receive(timeout=10) == (Atom("token"), [])
 
     run(story, epmd, tmp_path)
