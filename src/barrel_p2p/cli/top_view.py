@@ -53,9 +53,9 @@ def _head(snapshot: Snapshot, now: Cluster, clock: str, width: int) -> list[str]
         f"{title:<{max(0, width - len(clock) - 1)}} {clock}",
         f"processes {snapshot['processes']}, their mailboxes {snapshot['waiting']} (longest {snapshot['longest']}), "
         f"event loop {snapshot['lag_ms']:.1f} ms late",
-        f"neighbours {len(snapshot['active'])} and {len(snapshot['passive'])} to replace them; broadcasts: eager "
-        f"{len(snapshot['eager'])}, lazy {len(snapshot['lazy'])}, missing {snapshot['missing']}; "
-        f"malformed {snapshot['dropped']}; closed idle {snapshot['idle_closed']}",
+        f"views {len(snapshot['active'])}+{len(snapshot['passive'])}; broadcasts: eager {len(snapshot['eager'])}, "
+        f"lazy {len(snapshot['lazy'])}, missing {snapshot['missing']}; malformed {snapshot['dropped']}; "
+        f"closed idle {snapshot['idle_closed']}",
     ]
 
 
