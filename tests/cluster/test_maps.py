@@ -162,12 +162,13 @@ def test_a_late_joiner_gets_all_there_is(tmp_path: Path) -> None:
         m = alice.maps.open("m")
         for number in range(3000):
             m[number] = f"value {number}"
+        await asyncio.sleep(1)  # what was broadcast, and asked of bob, is gone by
         late = bob.maps.open("m")
-        await until(lambda: len(late) == 3000, 30)
+        await until(lambda: len(late) == 3000, 10)
         carol = await cluster.node("carol")
         later = carol.maps.open("m")
         await carol.join(bob.name)
-        await until(lambda: len(later) == 3000, 30)
+        await until(lambda: len(later) == 3000, 10)
         assert dict(m) == dict(late) == dict(later)
 
     run(story, tmp_path)

@@ -261,7 +261,9 @@ class Replica:
             return self._refuse("unknown_message")
         mine = self._rounds.get(peer)
         if mine is not None and mine.fresh and now - mine.began < ROUND_S and self._name < peer:
-            return []  # both began at once: one round tells both, and ours goes on
+            # Both began at once: one round tells both, and ours goes on. Or ours found no replica, for the peer has
+            # opened it since. So it is sent again, and whichever of the two is answered counts.
+            return self._send(peer, self._digest_when_sent(mine, message[4] is not None))
         _, _, number, root, testimony = message
         if root == ours.root():
             answer = None
