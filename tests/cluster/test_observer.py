@@ -128,14 +128,14 @@ from barrel_p2p import GenServer, export_observer, receive, send, spawn
 class Counter(GenServer):
     async def init(self): self.n = 0
 
-async def lazy():
+async def sluggish():
     while True:
         await receive()
         await asyncio.sleep(0.5)
 
 async def main(node):
     await Counter.start(name="counter")
-    pid = spawn(lazy)
+    pid = spawn(sluggish)
     while True:
         send(pid, "job")
         node.gossip.broadcast("news", node.name)
@@ -174,7 +174,7 @@ def test_top_shows_the_node_its_peers_and_the_cluster_behind_it(shell: Shell) ->
     assert any(line.startswith("carol@") and "does not let itself" in line for line in lines)
     (counter,) = [line for line in lines if " counter " in line]
     assert counter.split()[2:] == ["0", "0", "receiving"]
-    (busy,) = [line for line in lines if " lazy " in line]
+    (busy,) = [line for line in lines if " sluggish " in line]
     assert int(busy.split()[2]) > 1 and busy.split()[-1] == "working"
     views = shell.run("top", BOB, "--interval", "0.2", "--count", "2", "--rows", "1")
     assert views.count(f"{BOB}  barrel_p2p") == 2 and "... and " in views and "\x1b" not in views

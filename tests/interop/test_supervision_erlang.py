@@ -148,7 +148,7 @@ def test_an_erlang_supervisor_restarts_python_processes(epmd: Epmd, tmp_path: Pa
         assert len(started) == 2 and len(ended) == 1
         # the supervisor ends, and its Python children with it
         ref = monitor(started[1])
-        workers = [p for p in node.runtime.processes.values() if p.label and p.label[3] == "work"]
+        workers = [p for p in node.runtime.processes.values() if isinstance(p.label, tuple) and p.label[3] == "work"]
         assert len(workers) == 1
         worker_ref = monitor(workers[0].pid)
         await erlang.ask("gen_server:stop(Sup, shutdown, 10000).")
