@@ -10,8 +10,10 @@ import pytest
 from barrel_p2p import ConfigError
 from barrel_p2p.errors import InternalError
 from barrel_p2p.node.config import SETTINGS, check_options, gather, load
+from barrel_p2p.node.membership import MEMBERSHIP_OPTIONS
 from barrel_p2p.node.options import Options
 from barrel_p2p.node.settings import settings_of
+from barrel_p2p.proto.hyparview_config import HyParViewConfig
 
 TABLE = {setting.name: setting for setting in SETTINGS}
 
@@ -160,3 +162,11 @@ def test_an_option_of_an_unknown_type_does_not_vanish() -> None:
 
     with pytest.raises(InternalError, match=r"settings\.py"):
         settings_of(Strange)
+
+
+def test_the_options_of_the_membership_have_its_own_defaults() -> None:
+    assert len(MEMBERSHIP_OPTIONS) == 13
+    options, config = Options.of({}), HyParViewConfig()
+    assert {name: getattr(options, name) for name in MEMBERSHIP_OPTIONS} == {
+        name: getattr(config, name) for name in MEMBERSHIP_OPTIONS
+    }
