@@ -132,6 +132,11 @@ class Cluster:
         self.disturbed_ms = self.clock.ms
 
     @property
+    def contacts(self) -> tuple[str, ...]:
+        """The ``contact_nodes`` of every node."""
+        return self._config.contact_nodes
+
+    @property
     def live(self) -> list[Member]:
         """The members that run, in the order of their names' first start."""
         return [member for member in self.members.values() if member.alive]

@@ -86,8 +86,12 @@ class Faults:
             self._after(fault.lasts * (change + self._random()) / changes, self._exchange)
 
     def _exchange(self, _: Any, __: Any, ___: Any) -> None:
-        """A node dies, a new one comes."""
-        self._cluster.crash(self._cluster.live[int(self._random() * len(self._cluster.live))])
+        """A node dies, a new one comes. Contacts that nodes are configured with are not among those who die for good: a
+        node that knows nobody else has no way in any more."""
+        contacts = self._cluster.contacts
+        mortal = [member for member in self._cluster.live if member.name not in contacts]
+        if mortal:
+            self._cluster.crash(mortal[int(self._random() * len(mortal))])
         self._cluster.start(f"new{self._cluster.made}@sim", self._contact(""))
 
     def _chaos(self, fault: Fault) -> None:
