@@ -16,7 +16,7 @@ def test_the_page_is_a_test_that_passes(tmp_path: Path) -> None:
     (tmp_path / "test_counter.py").write_text(program[1])
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "barrel_p2p.testing.plugin"],
+        [sys.executable, "-m", "pytest", "-q"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

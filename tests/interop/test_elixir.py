@@ -122,7 +122,8 @@ def test_elixir_calls_a_python_server(epmd: Epmd, elixir: Elixir, tmp_path: Path
         assert await elixir.run(f"GenServer.cast({server}, 40); GenServer.call({server}, {{:add, 2}})") == "{ok,42}"
         late = f"try do GenServer.call({server}, :never, 30) catch :exit, {{why, _}} -> why end"
         assert await elixir.run(late) == "timeout"
-        assert await elixir.run(f":sys.get_state({server})") == "#{n => 42}"
+        state = await elixir.run(f":sys.get_state({server})")
+        assert state in ("#{n => 42}", "{ok,#{n => 42}}"), "OTP 25 shows what later ones take off"
         crash = f"try do GenServer.call({server}, :nonsense) catch :exit, {{{{why, _}}, _}} -> why end"
         assert await elixir.run(crash) == '{exception,<<"KeyError">>,<<"\'what?\'">>}'
         ref = monitor(pid)
