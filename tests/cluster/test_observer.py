@@ -165,7 +165,12 @@ def test_top_shows_the_node_its_peers_and_the_cluster_behind_it(shell: Shell) ->
     shell.start(BOB, "--observable", "--app", "shop:main")
     shell.start("alice@127.0.0.1", "--observable", "--contact-nodes", BOB)
     shell.start("carol@127.0.0.1", "--contact-nodes", BOB)
-    until(lambda: "does not let itself" in shell.run("top", BOB, "--once", "--interval", "0.1"))
+
+    def settled() -> bool:
+        text = shell.run("top", BOB, "--once", "--interval", "0.1")
+        return "does not let itself" in text and text.count("\nalice@") == 2
+
+    until(settled)
     text = shell.run("top", BOB, "--once", "--interval", "1.5")
     assert text.startswith(f"{BOB}  barrel_p2p ") and "2 nodes, 1 more that can't be looked at" in text
     lines = text.splitlines()
@@ -184,11 +189,17 @@ def test_graph_draws_nodes_and_links(shell: Shell) -> None:
     shell.start(BOB, "--observable")
     shell.start("alice@127.0.0.1", "--observable", "--contact-nodes", BOB)
     shell.start("carol@127.0.0.1", "--contact-nodes", BOB)
-    until(lambda: "o.svg: 3 nodes (1 by name only), " in shell.run("graph", BOB, "--output", "o.svg"))
+    branch = "alice@127.0.0.1 - bob@127.0.0.1: branch of the broadcast tree"
+
+    def settled() -> bool:
+        said = shell.run("graph", BOB, "--output", "o.svg")
+        return "o.svg: 3 nodes (1 by name only), " in said and branch in (shell.directory / "o.svg").read_text()
+
+    until(settled)
     root = ElementTree.fromstring((shell.directory / "o.svg").read_text())
     space = "{http://www.w3.org/2000/svg}"
     titles = [title.text or "" for title in root.iter(f"{space}title")]
-    assert any(text.startswith("alice@127.0.0.1 - bob@127.0.0.1: branch of the broadcast tree") for text in titles)
+    assert any(text.startswith(branch) for text in titles)
     assert any(text.startswith("carol@127.0.0.1: it does not let itself") for text in titles)
     assert not any("barrel-" in text for text in titles), "the visitor is no part of the cluster"
     assert shell.run("graph", BOB).startswith("<svg ")
