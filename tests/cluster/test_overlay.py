@@ -195,6 +195,23 @@ def test_an_open_stream_keeps_its_channel(tmp_path: Path, carrier: str) -> None:
     run(story, tmp_path)
 
 
+def test_fifty_channels_on_demand_are_collected_and_all_answer_again(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        options: dict[str, Any] = {"dist_gc_sweep_period_ms": 200, "dist_gc_min_age_ms": 500}
+        others = [await cluster.node(f"n{i}") for i in range(50)]
+        neighbour = await cluster.node("neighbour")
+        hub = await cluster.node("hub", **options)
+        await hub.join(neighbour.name)
+        for node in others:
+            assert await hub.ping(node.name)
+        assert len(hub.nodes()) == 51
+        await until(lambda: hub.nodes() == hub.active_view() == [neighbour.name], 40)
+        assert hub.statistics().overlay.closed_idle >= 50
+        assert all(await asyncio.gather(*(hub.ping(node.name) for node in others)))
+
+    run(story, tmp_path)
+
+
 def test_malformed_and_forged_gossip_is_dropped_and_counted(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         alice = await cluster.node("alice")
