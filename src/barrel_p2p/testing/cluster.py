@@ -24,6 +24,7 @@ from barrel_p2p.testing.network import SimulatedNetwork
 from barrel_p2p.testing.scenario import Scenario
 
 JOIN_AGAIN_MS = 1000  # after a join failed
+JOINING_MS = 10_000  # who is alone again so soon lost its contact before it knew anybody else
 
 MakeMember = Callable[[str, int, Random], Member]
 
@@ -238,9 +239,14 @@ class Cluster:
         if type(order.event) is membership.PeerUp:
             if member.up_ms < 0:
                 member.up_ms = self.clock.ms
-        elif type(order.event) is membership.JoinFailed and not self.scenario.join.configured:
+        elif not self.scenario.join.configured and self._join_came_to_nothing(member, order.event):
             self.clock.at(self.clock.ms + JOIN_AGAIN_MS, self._join_again, member)
         self.tell_broadcast(member, order.event)
+
+    def _join_came_to_nothing(self, member: Member, event: membership.Event) -> bool:
+        if type(event) is membership.PeerDown:
+            return not member.hyparview.active and self.clock.ms - member.up_ms < JOINING_MS
+        return type(event) is membership.JoinFailed
 
     def _join_again(self, member: Member, _: Any, __: Any) -> None:
         """As a user would: through another node."""

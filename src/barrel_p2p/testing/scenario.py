@@ -40,7 +40,8 @@ class JoinPlan:
     """How the cluster comes to be: one node after the other, each through a random one of the first ``contacts``.
 
     ``configured``: those are the ``contact_nodes`` of every node, so that one without a neighbour comes back by itself.
-    Else a node joins through a random live node when it starts again, or when its join failed.
+    Else a node joins through a random live node when it starts again, when its join failed, or when its contact died
+    before it knew anybody else.
     """
 
     within: float = 10.0
