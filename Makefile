@@ -49,8 +49,8 @@ format: setup  ## Format Python and Rust
 sim: setup  ## Simulated clusters of the protocol machines, faults included: the standard scenarios, as a table
 	$(BIN)/barrel sim --all
 
-kill-maps: setup  ## Kill a node with SIGKILL fifty times in the middle of acknowledged puts (some ten minutes)
-	BARREL_KILLS=50 $(BIN)/python -m pytest --timeout 1200 tests/cluster/test_maps_kept.py -k survive_kill_9
+kill-maps: setup  ## Kill all nodes with SIGKILL fifty times in the middle of acknowledged puts (some ten minutes)
+	BARREL_KILLS=50 $(BIN)/python -m pytest --timeout 1200 tests/cluster/test_maps_kept.py -k "survive_kill_9 or killed_in_mid_write"
 
 fuzz: setup  ## The property tests with hostile bytes, for some minutes instead of seconds
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout=0 tests/property/test_hostile_bytes.py \

@@ -10,7 +10,7 @@ import resource
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 from barrel_p2p import Atom, Node, StoreError, receive, self_pid
 from barrel_p2p.proto.map_state import HARD_HORIZONS
 from barrel_p2p.services import map_disk
-from harness.cluster import Cluster, run
+from harness.cluster import Cluster, Member, run
 
 #: How often a member is killed; ``make kill-maps`` sets 50.
 KILLS = int(os.environ.get("BARREL_KILLS", "3"))
@@ -87,31 +87,44 @@ def test_acknowledged_writes_survive_kill_9(tmp_path: Path) -> None:
     run(story, tmp_path, limit=30 + 20 * KILLS)
 
 
-def test_a_whole_cluster_that_is_killed_has_it_all_again(tmp_path: Path) -> None:
+def test_a_whole_cluster_that_is_killed_in_mid_write_has_it_all_again(tmp_path: Path) -> None:
+    """Three members put without end; all are killed at once, some before they have told anybody, and started again."""
+
     async def story(cluster: Cluster) -> None:
         observer = await cluster.node("observer")
+        rng = random.Random(KILLS)
         names = ("one", "two", "three")
-        members = [await cluster.member(names[0])]
-        seed = [members[0].name]
-        members += [await cluster.member(name, contact_nodes=seed) for name in names[1:]]
-        for member in members:
-            await ask(observer, member.name, "open_map", "m", {"persist": True})
-        expected = {}
-        for number in range(150):
-            member = members[number % 3]
-            await ask(observer, member.name, "map_put", "m", (str(member.name), number), number)
-            expected[str(member.name), number] = number
-        await asyncio.gather(*(member.kill() for member in members))  # some have not heard of the last writes yet
-        members = [await cluster.member(names[0])]
-        members += [await cluster.member(name, contact_nodes=seed) for name in names[1:]]
-        for member in members:
-            assert await ask(observer, member.name, "open_map", "m", {"persist": True}) >= 50
-        async with asyncio.timeout(30):
-            for member in members:
-                while dict(await ask(observer, member.name, "map_items", "m")) != expected:  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+        counts = dict.fromkeys(names, 0)  # puts that were reported
+        members: list[Member] = []
+        for _ in range(KILLS):
+            members = [await cluster.member(names[0])]
+            members += [await cluster.member(name, contact_nodes=[members[0].name]) for name in names[1:]]
+            for name, member in zip(names, members, strict=True):
+                await ask(observer, member.name, "open_map", "m", {"persist": True})
+                assert await ask(observer, member.name, "map_holds", "m", {name: counts[name]}), (
+                    "its own are on its disk"
+                )
+            async with asyncio.timeout(30):
+                for member in members:
+                    while not await ask(observer, member.name, "map_holds", "m", counts):  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+            for name, member in zip(names, members, strict=True):
+                await ask(observer, member.name, "start_counter", "m", name, counts[name], self_pid())
+            ends = asyncio.get_running_loop().time() + rng.uniform(0.05, 0.3)
+            while asyncio.get_running_loop().time() < ends:
+                counted(counts, await receive(timeout=5))
+            await asyncio.gather(*(member.kill() for member in members))
+            with suppress(TimeoutError):
+                while True:
+                    counted(counts, await receive(timeout=0.2))
+        assert min(counts.values()) > 10 * KILLS
 
-    run(story, tmp_path)
+    run(story, tmp_path, 60 + 20 * KILLS)
+
+
+def counted(counts: dict[str, int], message: Any) -> None:
+    _, tag, number = message
+    counts[tag] = number + 1
 
 
 def test_a_map_that_is_closed_and_opened_again_is_the_same(tmp_path: Path) -> None:

@@ -207,6 +207,25 @@ async def _writer(name: str, first: int, keys: int, report_to: Pid) -> None:
             await asyncio.sleep(0)
 
 
+async def _counter(name: str, tag: str, first: int, report_to: Pid) -> None:
+    for number in itertools.count(first):
+        node.maps.open(name)[tag, number] = number
+        send(report_to, ("counted", tag, number))
+        if not number % 8:
+            await asyncio.sleep(0)
+
+
+def start_counter(name: str, tag: str, first: int, report_to: Pid) -> Pid:
+    """Put ``(tag, first)``, ``(tag, first + 1)``, ... without end; each put that returned is reported."""
+    return spawn(_counter, name, tag, first, report_to)
+
+
+def map_holds(name: str, counts: dict[str, int]) -> bool:
+    """Whether all numbers of each tag below its count are there."""
+    keys = node.maps.open(name)
+    return all((tag, number) in keys for tag, count in counts.items() for number in range(count))
+
+
 def start_writer(name: str, first: int, keys: int, report_to: Pid) -> Pid:
     """Write without end; each write that returned is reported."""
     return spawn(_writer, name, first, keys, report_to)
@@ -275,6 +294,8 @@ async def main() -> None:
             map_discard,
             map_refused,
             start_writer,
+            start_counter,
+            map_holds,
         ):
             node.export(function, module="member")
         if node.options.proto_dist == "barrel_p2p":
