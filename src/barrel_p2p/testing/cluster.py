@@ -24,7 +24,7 @@ from barrel_p2p.testing.network import SimulatedNetwork
 from barrel_p2p.testing.scenario import Scenario
 
 JOIN_AGAIN_MS = 1000  # after a join failed
-JOINING_MS = 10_000  # who is alone again so soon lost its contact before it knew anybody else
+JOINING_MS = 10_000  # who is alone so soon, and after as long again, lost its contact before it knew anybody else
 
 MakeMember = Callable[[str, int, Random], Member]
 
@@ -239,19 +239,22 @@ class Cluster:
         if type(order.event) is membership.PeerUp:
             if member.up_ms < 0:
                 member.up_ms = self.clock.ms
-        elif not self.scenario.join.configured and self._join_came_to_nothing(member, order.event):
-            self.clock.at(self.clock.ms + JOIN_AGAIN_MS, self._join_again, member)
+        elif not self.scenario.join.configured:
+            self._watch_join(member, order.event)
         self.tell_broadcast(member, order.event)
 
-    def _join_came_to_nothing(self, member: Member, event: membership.Event) -> bool:
-        if type(event) is membership.PeerDown:
-            return not member.hyparview.active and self.clock.ms - member.up_ms < JOINING_MS
-        return type(event) is membership.JoinFailed
+    def _watch_join(self, member: Member, event: membership.Event) -> None:
+        if type(event) is membership.JoinFailed:
+            self.clock.at(self.clock.ms + JOIN_AGAIN_MS, self._join_again, member, False)
+            return
+        joining = self.clock.ms - member.up_ms < JOINING_MS
+        if joining and type(event) is membership.PeerDown and not member.hyparview.active:
+            self.clock.at(self.clock.ms + JOINING_MS, self._join_again, member, True)
 
-    def _join_again(self, member: Member, _: Any, __: Any) -> None:
+    def _join_again(self, member: Member, if_alone: bool, _: Any) -> None:
         """As a user would: through another node."""
         live = [other for other in self.live if other is not member]
-        if member.alive and live:
+        if member.alive and live and not (if_alone and member.hyparview.active):
             contact = live[int(self.rng.random() * len(live))]
             self.tell(member, membership.JoinRequested(contact.name))
 
