@@ -22,12 +22,6 @@ BOB = Atom("bob@127.0.0.1")
 
 
 @pytest.fixture(scope="module")
-def epmd() -> Iterator[Epmd]:
-    with Epmd() as mapper:
-        yield mapper
-
-
-@pytest.fixture(scope="module")
 def erlang(epmd: Epmd) -> Iterator[Erlang]:
     with Erlang(epmd, "erl") as erlang:
         yield erlang

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,6 @@ import pytest
 
 from barrel_p2p import ConfigError, Node, NotConnected
 from harness.erlang import COOKIE, Epmd, free_port
-
-
-@pytest.fixture(scope="module")
-def epmd() -> Iterator[Epmd]:
-    with Epmd() as mapper:
-        yield mapper
 
 
 def node(epmd: Epmd, directory: Path, name: str = "py@127.0.0.1", **options: Any) -> Node:

@@ -6,7 +6,6 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,6 @@ from harness.erlang_net import ECHO, Net, run, trio, until, until_erlang
 SERVER = Atom("global_name_server")
 X = Atom("x")
 PY = Atom("py@127.0.0.1")
-
-
-@pytest.fixture(scope="module")
-def epmd() -> Iterator[Epmd]:
-    with Epmd() as mapper:
-        yield mapper
 
 
 class Adder(GenServer):

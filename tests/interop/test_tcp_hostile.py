@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,6 @@ from harness.erlang import COOKIE, Epmd
 from harness.tcp_peer import NAME, Peer, config
 
 HEADER = b"\x83D\0"
-
-
-@pytest.fixture(scope="module")
-def epmd() -> Iterator[Epmd]:
-    with Epmd() as mapper:
-        yield mapper
 
 
 def node(epmd: Epmd, directory: Path, name: str = "py@127.0.0.1", **options: Any) -> Node:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,6 @@ STEP_MS = 400
 FLAGS = DEFAULT | Flags.DIST_HDR_ATOM_CACHE
 CHALLENGE = wire.challenge(FLAGS, 9, 5, BOB)
 Script = Callable[[Peer], Awaitable[None]]
-
-
-@pytest.fixture(scope="module")
-def epmd() -> Iterator[Epmd]:
-    with Epmd() as mapper:
-        yield mapper
 
 
 def run(story: Callable[[Node], Awaitable[None]], epmd: Epmd, directory: Path, **options: Any) -> None:
