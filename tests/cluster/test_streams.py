@@ -47,6 +47,19 @@ async def echo(stream: Stream) -> None:
         await stream.write(chunk)
 
 
+def keep(node: Node) -> tuple[asyncio.Queue[Stream], asyncio.Event]:
+    """``node`` takes streams tagged ``keep``, puts them into the queue and holds them until the event."""
+    taken: asyncio.Queue[Stream] = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def take(stream: Stream) -> None:
+        taken.put_nowait(stream)
+        await over.wait()
+
+    node.streams.register_acceptor("keep", take)
+    return taken, over
+
+
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - nothing tells of it
@@ -270,14 +283,7 @@ def test_each_way_ends_on_its_own(tmp_path: Path) -> None:
 def test_a_reset_and_a_stop_tell_the_other_side_their_codes(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         alice, bob = await two(cluster)
-        taken: asyncio.Queue[Stream] = asyncio.Queue()
-        over = asyncio.Event()
-
-        async def keep(stream: Stream) -> None:
-            taken.put_nowait(stream)
-            await over.wait()
-
-        bob.streams.register_acceptor("keep", keep)
+        taken, over = keep(bob)
         stream = await alice.streams.open("keep", BOB)
         theirs = await taken.get()
         stream.reset(42)
@@ -426,14 +432,7 @@ def test_a_block_that_raises_resets(tmp_path: Path) -> None:
 def test_what_was_complete_before_the_connection_ended_is_read_to_its_end(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         alice, bob = await two(cluster)
-        taken: asyncio.Queue[Stream] = asyncio.Queue()
-        over = asyncio.Event()
-
-        async def keep(stream: Stream) -> None:
-            taken.put_nowait(stream)
-            await over.wait()
-
-        bob.streams.register_acceptor("keep", keep)
+        taken, over = keep(bob)
         complete = await alice.streams.open("keep", BOB)
         await complete.write(pattern(2 * MiB))
         await complete.close()
