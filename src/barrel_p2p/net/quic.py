@@ -26,6 +26,7 @@ from typing import Any, Final
 from barrel_p2p import _native
 from barrel_p2p._native import NO_MESSAGE
 from barrel_p2p.errors import ConfigError, MigrationError, MigrationTimeout, NotConnected, StreamLost
+from barrel_p2p.net.busy_wait import BusyWait
 from barrel_p2p.net.connection import Batch, CloseKind, CloseReason, Handler
 from barrel_p2p.net.quic_stream import ByteStream
 from barrel_p2p.term.codec import Codec
@@ -360,6 +361,7 @@ class QuicTransport:
         on_accept: Called with each inbound connection once its TLS handshake is done; has to set its handler.
         alpn: For tests.
         high_water: ``Connection.queued`` from which a connection counts as congested, in bytes.
+        busy_wait_us: How long to look for more messages before the loop sleeps, see ``BusyWait``.
         options: Every name in ``_native.QUIC_OPTIONS``: ``idle_timeout_ms``, ``max_unauthenticated``, ...
 
     Raises:
@@ -377,6 +379,7 @@ class QuicTransport:
         on_accept: Callable[[Connection], None] | None = None,
         alpn: bytes = ALPN,
         high_water: int = 1 << 20,
+        busy_wait_us: int = 0,
         **options: int,
     ) -> None:
         unknown = options.keys() - set(_native.QUIC_OPTIONS)
@@ -401,6 +404,7 @@ class QuicTransport:
         self._timer: asyncio.TimerHandle | None = None
         self._flush_follows = False
         self.loop = asyncio.get_running_loop()
+        self._busy_wait = BusyWait(self.loop, busy_wait_us)
         self._dispatch: dict[int, Callable[..., None]] = {
             _native.ACCEPTED: self._accepted,
             _native.CONNECTED: self._connected,
@@ -560,6 +564,7 @@ class QuicTransport:
             if answers:
                 # Whom the messages woke runs first: an answer and the acknowledgement then share a packet.
                 self.loop.call_soon(self._flush)
+                self._busy_wait.messages_came()
             else:
                 self._flush()
 

@@ -26,6 +26,7 @@ from typing import Any
 
 from barrel_p2p._native import DistStream
 from barrel_p2p.errors import ConfigError, NotConnected
+from barrel_p2p.net.busy_wait import BusyWait
 from barrel_p2p.net.connection import CloseKind, CloseReason, Handler
 from barrel_p2p.term.codec import Codec
 
@@ -199,6 +200,7 @@ class Connection:
 
     def _deliver(self, messages: list[Any], end: tuple[str, str] | None) -> None:
         if messages:
+            self._transport.busy_wait.messages_came()
             self._guard(lambda handler: handler.messages(messages))
         if end is not None:
             kind, text = end
@@ -292,6 +294,7 @@ class TcpTransport:
         tick_time_ms: A peer silent for this long is dead; ticks leave at a quarter of it (OTP's ``net_ticktime``).
         max_unauthenticated: Inbound connections whose handshake is not over; more are closed at once.
         high_water: ``Connection.queued`` from which a connection counts as congested, in bytes.
+        busy_wait_us: How long to look for more messages before the loop sleeps, see ``BusyWait``.
     """
 
     def __init__(
@@ -303,8 +306,10 @@ class TcpTransport:
         tick_time_ms: int = 60_000,
         max_unauthenticated: int = 64,
         high_water: int = 1 << 20,
+        busy_wait_us: int = 0,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self.busy_wait = BusyWait(self.loop, busy_wait_us)
         self.tick_time_ms = tick_time_ms
         self.high_water = high_water
         self._codec = codec

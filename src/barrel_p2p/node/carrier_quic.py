@@ -93,6 +93,7 @@ class QuicCarrier:
             keep_alive_ms=options.net_ticktime_ms // 4,
             max_unauthenticated=options.max_unauthenticated,
             high_water=options.send_high_water,
+            busy_wait_us=options.busy_wait_us,
         )
         address = await self._transport.listen(bind_host(self._name, options), options.listen_port)
         self._discovery.publish(self._name, address[1])

@@ -66,6 +66,7 @@ class TcpCarrier:
             tick_time_ms=options.net_ticktime_ms,
             max_unauthenticated=options.max_unauthenticated,
             high_water=options.send_high_water,
+            busy_wait_us=options.busy_wait_us,
         )
         self._address = self._transport.listen(bind_host(self._name, options), options.listen_port)
         self._registration = Registration(

@@ -119,6 +119,9 @@ class Options:
     loopback)."""
     send_hard_limit: int = 256 << 20
     """A channel with more unsent bytes is closed: its senders never awaited (a guess: far above one large message)."""
+    busy_wait_us: int = 50
+    """After messages came, look for more for this long before the event loop sleeps: being woken takes longer than an
+    answer of a near peer (measured). A node that waits in vain soon leaves off; 0 for never, as ``erl +sbwt none``."""
     max_message: int = 128 << 20
     """Largest message, in encoded bytes, that is sent or accepted (a guess)."""
     max_unauthenticated: int = 64
@@ -209,6 +212,11 @@ class Options:
         ):
             value = getattr(self, name)
             require(isinstance(value, int) and value > 0, name, f"{name} must be a whole number above 0, not {value!r}")
+        require(
+            isinstance(self.busy_wait_us, int) and 0 <= self.busy_wait_us <= 1_000,
+            "busy_wait_us",
+            f"busy_wait_us must be a whole number from 0 to 1000, not {self.busy_wait_us!r}",
+        )
         require(
             self.send_high_water < self.send_hard_limit,
             "send_high_water",
