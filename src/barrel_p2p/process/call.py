@@ -14,6 +14,7 @@ from typing import Any, Final
 from ..errors import CallError, CallTimeout, ExitReason, NodeDown, NoProc
 from ..term.types import Atom, ImproperList, Pid, Reference
 from .current import current, runtime_of
+from .deadlines import EXPIRED
 from .names import ServerName
 from .process import Process
 from .reasons import NOCONNECTION, NOPROC, TIMEOUT, as_reason
@@ -68,8 +69,7 @@ async def gen_call(kind: Atom, to: Any, request: Any, timeout: float | None, run
     if caller is not None and target == caller.pid and asyncio.current_task() is caller.task:
         raise CallError(Atom("calling_self"), "a process can't call itself: it would wait for ever", call=location)
     pid = runtime.pid if caller is None else caller.pid
-    loop = runtime.loop
-    future: asyncio.Future[Any] = loop.create_future()
+    future: asyncio.Future[Any] = runtime.loop.create_future()
 
     def down(reason: Any) -> None:
         if not future.done():
@@ -78,27 +78,27 @@ async def gen_call(kind: Atom, to: Any, request: Any, timeout: float | None, run
     ref = runtime.reference()
     runtime.aliases[ref.ids] = future
     monitor = None
-    timer = None
+    limit = None
     if caller is not None and caller.bounded:
         caller.choosy(1)  # it takes nothing from its mailbox until the answer is here
     try:
         monitor = runtime.monitor(pid, down, target, ref)
         if not future.done():
             if timeout is not None:
-                timer = loop.call_later(timeout, _expire, future)
+                limit = runtime.deadlines.add(future, timeout)
             runtime.route(caller, target, (kind, (pid, ImproperList((ALIAS,), ref)), request))
         answer = await future
     finally:
         runtime.aliases.pop(ref.ids, None)
         if monitor is not None:
             runtime.end_monitor(monitor)
-        if timer is not None:
-            timer.cancel()
+        if limit is not None:
+            runtime.deadlines.remove(future, limit)
         if caller is not None and caller.bounded:
             caller.choosy(-1)
     if type(answer) is _Down:
         raise _failure(answer.reason, to, target, location)
-    if answer is _expire:
+    if answer is EXPIRED:
         raise CallTimeout(TIMEOUT, f"no answer from {to!r} within {timeout} s", call=location)
     return answer
 
@@ -205,11 +205,6 @@ def _failure(reason: Any, to: Any, target: Any, location: Any) -> ExitReason:
             down = (Atom("nodedown"), node)
             return NodeDown(down, f"{node} is not reachable, or was lost during the call", call=location)
     return CallError(reason, f"{to!r} ended before it answered: {reason!r}", call=location)
-
-
-def _expire(future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        future.set_result(_expire)
 
 
 def _millis(timeout: float | None) -> Any:

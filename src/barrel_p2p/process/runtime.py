@@ -14,8 +14,9 @@ from types import CoroutineType
 from typing import Any, Final
 
 from ..errors import Exit, NameTaken, NoProc
-from ..term.types import Atom, Pid, Reference
+from ..term.types import Atom, Pid, Reference, reference_maker
 from .current import current
+from .deadlines import Deadlines
 from .names import Resolver, ServerName
 from .process import DEAD, EXITING, RUNNING, BoundedProcess, Process
 from .reasons import KILL, NOPROC, NORMAL, SHUTDOWN, reason_of
@@ -74,8 +75,10 @@ class Runtime(Signals):
         self.user: Pid | None = None
         self.timers: dict[asyncio.TimerHandle, None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._deadlines: Deadlines | None = None
         self._id = 0
         self._serial = 0
+        self._make_reference: Final = reference_maker(self.name, creation)
         self._ref: Final = [rng.getrandbits(18), rng.getrandbits(32), rng.getrandbits(31)]
 
     @property
@@ -84,6 +87,13 @@ class Runtime(Signals):
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop
+
+    @property
+    def deadlines(self) -> Deadlines:
+        """The time limits of this runtime's calls."""
+        if self._deadlines is None:
+            self._deadlines = Deadlines(self.loop)
+        return self._deadlines
 
     # --- identities -------------------------------------------------------------------------------------------------
 
@@ -96,7 +106,7 @@ class Runtime(Signals):
             words[1] = (words[1] + 1) & WORD
             if words[1] == 0:
                 words[2] = (words[2] + 1) & WORD
-        return Reference(self.name, self.creation, (words[0], words[1], words[2]))
+        return self._make_reference((words[0], words[1], words[2]))
 
     def _new_pid(self) -> tuple[int, Pid]:
         while True:

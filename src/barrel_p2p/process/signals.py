@@ -61,7 +61,7 @@ class Peer:
     def __init__(self) -> None:
         self.links: dict[tuple[Process, Pid], None] = {}
         self.watching: dict[tuple[int, ...], Monitor] = {}  # ours on theirs
-        self.watched: dict[Reference, Monitor] = {}  # theirs on ours
+        self.watched: dict[tuple[int, ...], Monitor] = {}  # theirs on ours
 
 
 class Signals:
@@ -269,8 +269,8 @@ class Signals:
                 self.remote.down(target, watcher, ref, NOPROC)
             return
         watched = self._peer(watcher.node).watched
-        if ref not in watched:
-            monitor = watched[ref] = Monitor(ref, watcher, None, process, target)
+        if ref.ids not in watched:
+            monitor = watched[ref.ids] = Monitor(ref, watcher, None, process, target)
             _add_watcher(process, monitor)
 
     def demonitor_in(self, watcher: Pid, ref: Reference) -> None:
@@ -303,7 +303,7 @@ class Signals:
         peer = self.peers.get(watcher.node)
         if peer is None:
             return None
-        monitor = peer.watched.pop(ref, None)
+        monitor = peer.watched.pop(ref.ids, None)
         self._tidy(watcher.node, peer)
         return monitor
 

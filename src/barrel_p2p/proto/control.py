@@ -2,7 +2,7 @@
 
 Taken from erl_dist_protocol, "Protocol between Connected Nodes". A control message is a tuple whose first
 element is the operation; some are followed by a second term, the message or the exit reason. Field orders
-stand in ``_SHAPES`` below, which is also what ``check`` holds a tuple against. ``_TT`` forms carry a
+stand in ``_FIELDS`` below, which is also what ``check`` holds a tuple against. ``_TT`` forms carry a
 sequential trace token and are otherwise equal.
 
 The four sends (``SEND``, ``SEND_SENDER``, ``REG_SEND``, ``ALIAS_SEND``) are the hot path of a node: the
@@ -11,6 +11,7 @@ driver looks at the one field it needs and does without ``check``.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -135,7 +136,7 @@ _UNLINKING = (("id", _unlink_id), ("from", _pid), ("to", _pid))
 _TOKEN = (("token", _any),)
 _REASON = (("reason", _any),)
 
-_SHAPES: dict[int, tuple[tuple[tuple[str, _Check], ...], bool]] = {
+_FIELDS: dict[Op, tuple[tuple[tuple[str, _Check], ...], bool]] = {
     Op.LINK: (_FROM_TO, False),
     Op.SEND: ((("unused", _any), ("to", _pid)), True),
     Op.EXIT: (_FROM_TO + _REASON, False),
@@ -168,6 +169,24 @@ _SHAPES: dict[int, tuple[tuple[tuple[str, _Check], ...], bool]] = {
     Op.UNLINK_ID_ACK: (_UNLINKING, False),
     Op.ALTACT_SIG_SEND: ((("flags", _altact_flags), ("from", _pid), ("to", _any)), True),
 }
+
+
+# The types of the terms that well-behaved peers put into a field. A check that is not named here looks at the value.
+_TYPES: dict[_Check, tuple[type, ...]] = {
+    _any: (Atom,),
+    _pid: (Pid,),
+    _ref: (Reference,),
+    _name: (Atom,),
+    _process: (Pid, Atom),
+}
+
+
+def _usual(fields: tuple[tuple[str, _Check], ...]) -> frozenset[tuple[type, ...]]:
+    """The types that the whole tuple usually has: one that has them needs no closer look."""
+    return frozenset(itertools.product((int,), *(_TYPES.get(right, ()) for _, right in fields)))
+
+
+_SHAPES = {int(op): (op, fields, payload, _usual(fields)) for op, (fields, payload) in _FIELDS.items()}
 
 
 def reg_send(sender: Pid, name: Atom) -> tuple[int, Pid, Atom, Atom]:
@@ -215,7 +234,9 @@ def check(control: Any, *, has_payload: bool) -> Op | None:
     shape = _SHAPES.get(control[0])
     if shape is None:
         return None
-    op, (fields, payload) = Op(control[0]), shape
+    op, fields, payload, usual = shape
+    if has_payload is payload and tuple(map(type, control)) in usual:
+        return op
     given = len(control) - 1
     if given != len(fields) and not (op is Op.ALTACT_SIG_SEND and given == len(fields) + 1):
         raise ProtocolError(f"{op.name} has {len(fields)} fields, not {given}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from struct import pack, unpack_from
+from struct import Struct, pack, unpack_from
 from typing import TYPE_CHECKING, Any, Final
 
 #: How ``Pid.send`` sends; set by the process layer, which terms must not import.
@@ -155,6 +155,21 @@ class Reference:
         return (Reference, (self.node, self.creation, self.ids))
 
 
+def reference_maker(node: Atom, creation: int) -> Callable[[tuple[int, int, int]], Reference]:
+    """What makes the references of one life of a node, with their encoding, which would cost more to make later."""
+    head = b"Z" + pack(">H", 3) + atom_etf(node) + pack(">I", creation)
+    words = Struct(">III").pack
+    new = Reference.__new__
+
+    def make(ids: tuple[int, int, int]) -> Reference:
+        reference = new(Reference)
+        reference.node, reference.creation, reference.ids = node, creation, ids  # type: ignore[misc]
+        reference._etf = head + words(*ids)
+        return reference
+
+    return make
+
+
 class BitString:
     """A bit string whose length is no multiple of 8: ``bits`` (1 to 7) counts the used high bits of the last
     byte.
@@ -278,4 +293,5 @@ __all__ = [
     "Port",
     "Reference",
     "atom_etf",
+    "reference_maker",
 ]
