@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from itertools import islice
@@ -14,7 +15,7 @@ from ..term import types as _types
 from ..term.types import Atom, Pid, Reference
 from .current import HasRuntime, current, current_process, runtime_of
 from .names import ServerName
-from .process import EXITING, RUNNING, Process
+from .process import EXITING, NO_MAILBOX, RUNNING, Process
 from .reasons import DOWN, KILLED, as_reason
 
 if TYPE_CHECKING:
@@ -67,7 +68,12 @@ def send(to: Any, message: Any) -> None:
                 if gate is not None:
                     process.suspend(gate)
                 return
-            target.mailbox.append(message)  # Process.put, written out: this is the hottest line of a node
+            # Process.put, written out: these are the hottest lines of a node
+            mailbox = target.mailbox
+            if mailbox is NO_MAILBOX:
+                target.mailbox = deque((message,))
+            else:
+                mailbox.append(message)
             waiter = target.waiter
             if waiter is not None:
                 target.waiter = None
@@ -105,6 +111,7 @@ async def receive(match: Callable[[Any], Any] | None = None, timeout: float | No
     timed_out = timeout is not None and timeout <= 0
     deadline = None
     while True:
+        mailbox = process.mailbox
         if match is None:
             if mailbox:
                 message = mailbox.popleft()

@@ -317,7 +317,8 @@ class Runtime(Signals):
             self._monitor_spawned(process, *monitor_by)
         context = copy_context()
         context.run(current.set, process)
-        process.task = loop.create_task(process.steps, context=context)  # type: ignore[arg-type]
+        # A plain task, whatever factory the loop has: an eager one would run the process before its spawner goes on.
+        process.task = asyncio.Task(process.steps, loop=loop, name="process", context=context)  # type: ignore[arg-type]
         return process
 
     def _new_process(self, max_mailbox: int | None, when_full: str, name: str | None) -> Process:

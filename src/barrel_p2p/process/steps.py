@@ -56,7 +56,7 @@ class Unusual:
 class Steps:
     """Drives the coroutine of one process; looks like a coroutine to the task."""
 
-    __slots__ = ("coro", "process", "step", "unusual")
+    __slots__ = ("coro", "process", "unusual")
 
     #: Coroutines that swallow even GeneratorExit: kept, because Python reports each of them when it is collected.
     stubborn: ClassVar[list[Any]] = []
@@ -64,7 +64,6 @@ class Steps:
     def __init__(self, process: Process, coro: Coroutine[Any, Any, Any]) -> None:
         self.process: Final = process
         self.coro: Final = coro
-        self.step = coro.send
         self.unusual: Unusual | None = None
 
     # --- what the task calls ----------------------------------------------------------------------------------------
@@ -73,7 +72,7 @@ class Steps:
         if self.process.attention:
             return self._attend(None)
         try:
-            return self.step(None)
+            return self.coro.send(None)
         except StopIteration:
             process = self.process
             if process.status == RUNNING:
@@ -161,7 +160,7 @@ class Steps:
         if self.unusual is not None:
             error, self.unusual.pending = self.unusual.pending, None
         try:
-            return self.step(None) if error is None else self.coro.throw(error)
+            return self.coro.send(None) if error is None else self.coro.throw(error)
         except BaseException as raised:
             self._ended(raised)
         raise StopIteration
@@ -179,7 +178,7 @@ class Steps:
                 elif error is not None:
                     awaited = self.coro.throw(error)
                 else:
-                    awaited = self.step(None)
+                    awaited = self.coro.send(None)
             except BaseException as raised:
                 self._ended(raised)
                 raise StopIteration from None
