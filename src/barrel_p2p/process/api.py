@@ -270,10 +270,11 @@ def spawn(
         NameTaken: the name is in use; nothing was started.
         NotInProcess: called outside of any process and without a ``Node``.
     """
-    if isinstance(node, str) and node != current_process().runtime.name:
-        return _spawn_remote(node, func, args, name, link=False)
-    runtime = runtime_of(None if isinstance(node, str) else node)
-    return runtime.spawn(func, args, name=name, max_mailbox=max_mailbox, when_full=when_full).pid
+    if isinstance(node, str):
+        if node != current_process().runtime.name:
+            return _spawn_remote(node, func, args, name, link=False)
+        node = None
+    return runtime_of(node).spawn(func, args, name=name, max_mailbox=max_mailbox, when_full=when_full).pid
 
 
 def spawn_link(

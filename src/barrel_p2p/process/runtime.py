@@ -76,8 +76,7 @@ class Runtime(Signals):
         self.timers: dict[asyncio.TimerHandle, None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deadlines: Deadlines | None = None
-        self._id = 0
-        self._serial = 0
+        self._last_key = 0
         self._make_reference: Final = reference_maker(self.name, creation)
         self._ref: Final = [rng.getrandbits(18), rng.getrandbits(32), rng.getrandbits(31)]
 
@@ -108,15 +107,16 @@ class Runtime(Signals):
                 words[2] = (words[2] + 1) & WORD
         return self._make_reference((words[0], words[1], words[2]))
 
-    def _new_pid(self) -> tuple[int, Pid]:
+    def _new_key(self) -> int:
+        """A number that no process has: the id of its pid, and above it the serial."""
+        key = self._last_key
         while True:
-            self._id += 1
-            if self._id > MAX_ID:
-                self._id = 1
-                self._serial = (self._serial + 1) & MAX_SERIAL
-            key = self._id | self._serial << 32
+            key += 1
+            if key & WORD > MAX_ID:
+                key = ((key >> 32) + 1 & MAX_SERIAL) << 32 | 1
             if key not in self.processes:
-                return key, Pid(self.name, self._id, self._serial, self.creation)
+                self._last_key = key
+                return key
 
     def find(self, pid: Pid) -> Process | None:
         """The process of this node with that pid, unless it is dead."""
@@ -300,7 +300,6 @@ class Runtime(Signals):
             NameTaken: the name is in use; nothing was started.
             TypeError: ``func`` gives no coroutine.
         """
-        loop = self.loop
         coro = func(*args) if callable(func) else func
         if type(coro) is not CoroutineType and not isinstance(coro, Coroutine):
             raise TypeError(f"spawn needs an async function or a coroutine, not {func!r}")
@@ -309,7 +308,8 @@ class Runtime(Signals):
         except BaseException:
             coro.close()
             raise
-        process.trap_exit = trap_exit
+        if trap_exit:
+            process.trap_exit = True
         process.steps = Steps(process, coro)
         if link_to is not None:
             self._link_spawned(process, link_to)
@@ -318,11 +318,12 @@ class Runtime(Signals):
         context = copy_context()
         context.run(current.set, process)
         # A plain task, whatever factory the loop has: an eager one would run the process before its spawner goes on.
-        process.task = asyncio.Task(process.steps, loop=loop, name="process", context=context)  # type: ignore[arg-type]
+        process.task = asyncio.Task(process.steps, loop=self.loop, name="process", context=context)  # type: ignore[arg-type]
         return process
 
     def _new_process(self, max_mailbox: int | None, when_full: str, name: str | None) -> Process:
-        key, pid = self._new_pid()
+        key = self._new_key()
+        pid = Pid(self.name, key & WORD, key >> 32, self.creation)
         process = Process(self, pid) if max_mailbox is None else BoundedProcess(self, pid, max_mailbox, when_full)
         self.processes[key] = process
         parent = current.get()
