@@ -43,10 +43,15 @@ class Child:
             self._lines.put(line.strip())
         self._lines.put(None)
 
-    def wait_ready(self, timeout: float = 30.0) -> None:
-        self._expect("ready", timeout)
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
-    def ask(self, command: str, timeout: float = 180.0) -> list[float]:
+    def wait_ready(self, timeout: float = 30.0) -> list[str]:
+        """The words after ``ready``: how the program is reached, if it says so."""
+        return self._expect("ready", timeout)
+
+    def ask(self, command: str, timeout: float) -> list[float]:
         """Sends one command; returns the numbers of its result."""
         assert self._process.stdin is not None
         try:
@@ -56,7 +61,7 @@ class Child:
             raise ChildError(self._why("is gone")) from None
         return [float(word) for word in self._expect("result", timeout)]
 
-    def result(self, timeout: float = 180.0) -> list[float]:
+    def result(self, timeout: float) -> list[float]:
         """The one result of a program that needs no command."""
         return [float(word) for word in self._expect("result", timeout)]
 
@@ -81,7 +86,7 @@ class Child:
     def stop(self) -> None:
         """Asks it to stop, and after 5 s makes it."""
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: stopped before
             self._process.stdin.write("stop\n")
             self._process.stdin.close()
         try:

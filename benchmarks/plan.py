@@ -1,4 +1,4 @@
-"""What is measured: the works, their rows, their sizes.
+"""What is measured: the works, their rows, their sizes, their targets.
 
 Every system gets the same sizes, so a row compares like with like. ``batch`` is how many messages a Python
 sender passes on before it lets its event loop turn; the BEAM preempts its senders by itself.
@@ -36,7 +36,27 @@ class Sizes:
     idle: int = 20_000
     small_terms: int = 100_000
     big_terms: int = 300
+    stream_mib: int = 512
+    peers: int = 50  # of one node; a fifth of it where each is an OS process of its own
+    quiet_s: float = 10.0  # of the idle node
     batch: int = 100
+    patience: float = 180.0  # seconds that one work may take
+
+    def part(self, share: float, share_big: float) -> Sizes:
+        """What a slower system gets; of each work enough to be a sample."""
+
+        def less(count: int, of: float = share) -> int:
+            return max(50, int(count * of)) if of < 1 else count
+
+        return replace(
+            self,
+            messages=less(self.messages),
+            rounds=less(self.rounds),
+            calls_1=less(self.calls_1),
+            calls_50=max(500, int(self.calls_50 * share)),
+            big_messages=max(10, int(self.big_messages * share_big)),
+            stream_mib=max(4, int(self.stream_mib * share_big)),
+        )
 
 
 FULL: Final = Sizes()
@@ -45,6 +65,7 @@ QUICK: Final = replace(
     FULL,
     messages=30_000, rounds=500, calls_1=500, calls_50=3_000, big_messages=20, setups=10,
     local_messages=30_000, local_rounds=5_000, spawns=5_000, idle=5_000, small_terms=10_000, big_terms=30,
+    stream_mib=64, peers=5, quiet_s=2.0, patience=20.0,
 )  # fmt: skip
 
 SMALL_BYTES: Final = 64
@@ -62,12 +83,17 @@ WORKS: Final[dict[str, tuple[Row, ...]]] = {
     "call_50": (Row("call_50", "calls/s", True, "gen_server calls, 50 callers of one server"),),
     "message_1mib": (Row("message_1mib_mb_s", "MB/s", True, "1 MiB binaries one way, 1 MB = 1,000,000 bytes"),),
     "setup": (Row("setup_p50_ms", "ms", False, "authenticated connection from nothing to usable, median"),),
+    "stream": (Row("stream_mb_s", "MB/s", True, "bytes over one stream, 1 MB = 1,000,000 bytes"),),
+    "peers": (
+        Row("idle_cpu", "% of a core", False, "an idle node with 5 peers"),
+        Row("peer_bytes", "bytes", False, "resident memory per connected peer"),
+    ),
     "local_flood": (Row("local_flood", "msg/s", True, "one-way between two processes of one node"),),
     "local_pingpong": (Row("local_pingpong", "round trips/s", True, "between two processes of one node"),),
     "spawn": (Row("spawn_s", "spawns/s", True, "processes started, run and gone"),),
     "idle": (Row("idle_bytes", "bytes", False, "resident memory per idle process"),),
     "etf_small": (
-        Row("etf_small_enc_us", "us", False, "a message of six fields to bytes"),
+        Row("etf_small_enc_us", "us", False, "a `$gen_call` with pid, alias and 64 bytes to bytes"),
         Row("etf_small_dec_us", "us", False, "and back"),
     ),
     "etf_maps1000": (
@@ -75,6 +101,41 @@ WORKS: Final[dict[str, tuple[Row, ...]]] = {
         Row("etf_maps1000_dec_us", "us", False, "and back"),
     ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What ours has to reach: ``times`` the rival's figure at least, or at most where less is better.
+
+    Without a rival ``times`` is the figure itself.
+    """
+
+    row: str
+    system: str
+    rival: str | None
+    times: float
+
+
+TARGETS: Final = (
+    Target("oneway_1", "ours_quic", "otp_tcp", 1.0),
+    Target("oneway_10", "ours_quic", "otp_tls", 1.5),
+    Target("pingpong_p50_us", "ours_quic", "otp_tls", 1.0),
+    Target("pingpong_p99_us", "ours_quic", "otp_tls", 1.5),
+    Target("call_50", "ours_quic", "otp_tcp", 1.0),
+    Target("message_1mib_mb_s", "ours_quic", "otp_tls", 5.0),
+    Target("stream_mb_s", "ours_quic", "aioquic", 15.0),
+    Target("setup_p50_ms", "ours_quic", "otp_tls", 1.0),
+    Target("idle_cpu", "ours_quic", None, 0.5),
+    Target("peer_bytes", "ours_quic", "otp_tls", 0.5),
+    Target("local_flood", "ours_local", "asyncio_bare", 0.4),
+    Target("local_pingpong", "ours_local", "asyncio_bare", 0.5),
+    Target("spawn_s", "ours_local", "asyncio_bare", 0.7),
+    Target("idle_bytes", "ours_local", "asyncio_bare", 1.5),
+    Target("etf_small_enc_us", "ours_native", "pickle", 1.2),
+    Target("etf_small_dec_us", "ours_native", "pickle", 1.2),
+    Target("etf_maps1000_enc_us", "ours_native", "pickle", 1.2),
+    Target("etf_maps1000_dec_us", "ours_native", "pickle", 1.2),
+)
 
 PAIR_WORKS: Final = ("oneway_1", "oneway_10", "pingpong", "call_1", "call_50", "message_1mib", "setup")
 LOCAL_WORKS: Final = ("local_flood", "local_pingpong", "spawn", "idle")
@@ -97,6 +158,8 @@ def pair_command(work: str, sizes: Sizes) -> str:
             return f"oneway 1 {sizes.big_messages} {BIG_BYTES} 1"
         case "setup":
             return f"setup {sizes.setups}"
+        case "stream":
+            return f"stream {sizes.stream_mib}"
     raise ValueError(work)
 
 

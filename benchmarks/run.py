@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from child import ChildError
 from plan import FULL, QUICK, WORKS, Sizes
 from report import Results, beside_published, machine, table, write_json
-from systems import Session, System, bare, codec, otp, ours
+from systems import Session, System, bare, codec, otp, ours, rivals
 
 PUBLISHED = Path(__file__).parent / "results" / "latest.json"
 BUSY = 0.5  # load average of the last minute above which figures aren't worth publishing: a guess
@@ -69,7 +69,7 @@ def _options() -> argparse.Namespace:
 
 def _installed(works: list[str], wanted: str, results: Results) -> list[System]:
     """The systems that can run here; the others are named in the output with the reason."""
-    known: list[System] = [*ours.systems(), *otp.systems(), *bare.systems(), *codec.systems()]
+    known: list[System] = [*ours.systems(), *otp.systems(), *rivals.systems(), *bare.systems(), *codec.systems()]
     found = []
     for system in known:
         if not _matches(system.name, wanted) or not set(system.works) & set(works):
@@ -83,13 +83,19 @@ def _installed(works: list[str], wanted: str, results: Results) -> list[System]:
     return found
 
 
-def _round(number: int, of: int, works: list[str], systems: list[System], sizes: Sizes, results: Results) -> None:
+def _round(turn: int, of: int, works: list[str], systems: list[System], sizes: Sizes, results: Results) -> None:
     begin = time.monotonic()
+    for group in ([s for s in systems if not s.alone], [s for s in systems if s.alone]):
+        _together(works, group, sizes, results)
+    print(f"round {turn} of {of}: {time.monotonic() - begin:.0f} s", flush=True)
+
+
+def _together(works: list[str], systems: list[System], sizes: Sizes, results: Results) -> None:
     with tempfile.TemporaryDirectory(prefix="barrel-bench-") as folder:
         sessions: list[tuple[System, Session]] = []
         try:
-            for system in systems:
-                directory = Path(folder) / system.name
+            for number, system in enumerate(systems):
+                directory = Path(folder) / str(number)
                 directory.mkdir()
                 try:
                     sessions.append((system, system.start(directory)))
@@ -102,7 +108,6 @@ def _round(number: int, of: int, works: list[str], systems: list[System], sizes:
         finally:
             for _, session in sessions:
                 session.close()
-    print(f"round {number} of {of}: {time.monotonic() - begin:.0f} s", flush=True)
 
 
 def _sample(work: str, system: System, session: Session, sizes: Sizes, results: Results) -> None:

@@ -4,8 +4,10 @@
 %%   pingpong Rounds Bytes                    -> result P50us P99us
 %%   call Callers CallsPerCaller Bytes        -> result CallsPerSecond
 %%   setup Rounds                             -> result P50ms
+%%   attach                                   -> result 1                   (connected to the hub of a star)
+%%   fan Count Bytes                          -> result MessagesPerSecond   (to all peers in turn, until all have said so)
 %%
-%% benchmarks/ours/peer.py does the same works in the same way; change both or neither.
+%% benchmarks/ours/peer.py and benchmarks/ours/star.py do the same works in the same way; change both or neither.
 -module(bench_peer).
 -behaviour(gen_server).
 -export([main/0, init/1, handle_call/3, handle_cast/2]).
@@ -14,6 +16,7 @@ main() ->
     spawn(fun() ->
         [Peer] = init:get_plain_arguments(),
         register(bench_sink, spawn_link(fun sink/0)),
+        register(bench_count, spawn_link(fun count_work/0)),
         {ok, _} = gen_server:start_link({local, bench_server}, ?MODULE, [], []),
         io:format("ready~n"),
         loop(list_to_atom(Peer))
@@ -26,7 +29,7 @@ loop(Peer) ->
                 ["stop"] ->
                     halt();
                 [Work | Args] ->
-                    try connected(Peer) andalso run(Work, [list_to_integer(A) || A <- Args], Peer) of
+                    try (Work =:= "fan" orelse connected(Peer)) andalso run(Work, [list_to_integer(A) || A <- Args], Peer) of
                         false -> io:format("error no connection to ~p~n", [Peer]);
                         Numbers -> io:format("result~s~n", [[io_lib:format(" ~.3f", [float(N)]) || N <- Numbers]])
                     catch
@@ -56,7 +59,12 @@ run("setup", [Rounds], Peer) ->
     _ = setups(Peer, warm_up(Rounds)),
     Times = lists:sort(setups(Peer, Rounds)),
     ok = net_kernel:monitor_nodes(false),
-    [percentile(Times, 0.50) / 1.0e6].
+    [percentile(Times, 0.50) / 1.0e6];
+run("attach", [], _Hub) ->
+    [1];
+run("fan", [Count, Bytes], _None) ->
+    _ = fan(nodes(), warm_up(Count), Bytes),
+    [fan(nodes(), Count, Bytes)].
 
 warm_up(Count) -> max(2, Count div 10).
 
@@ -160,3 +168,23 @@ disconnect(Peer) ->
         _ -> ok
     end,
     timer:sleep(20).
+
+%% --- a hub and its peers ------------------------------------------------------------------------------------------------
+
+fan(Peers, Count, Bytes) ->
+    Start = now_ns(),
+    fan(Peers, Peers, Count, {work, binary:copy(<<7>>, Bytes)}),
+    [{bench_count, Peer} ! {flush, self()} || Peer <- Peers],
+    [receive flushed -> ok end || _ <- Peers],
+    Count * 1.0e9 / (now_ns() - Start).
+
+fan(_Peers, _Next, 0, _Message) -> ok;
+fan(Peers, [], Left, Message) -> fan(Peers, Peers, Left, Message);
+fan(Peers, [Peer | Next], Left, Message) -> {bench_count, Peer} ! Message, fan(Peers, Next, Left - 1, Message).
+
+count_work() ->
+    receive
+        {work, _} -> ok;
+        {flush, From} -> From ! flushed
+    end,
+    count_work().

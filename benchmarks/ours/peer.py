@@ -1,13 +1,15 @@
 """One of two of our nodes under measurement: reads a command a line on stdin, answers with a line.
 
-    python peer.py NAME PORT PEER PEER_PORT DATA_DIR COOKIE
+    python peer.py barrel_p2p NAME PORT PEER PEER_PORT DATA_DIR COOKIE
+    python peer.py inet_tcp NAME EPMD_PORT PEER EPMD_PORT DATA_DIR COOKIE
 
     oneway PAIRS MESSAGES_PER_PAIR BYTES BATCH -> result MESSAGES_PER_SECOND   (measured where they arrive)
     pingpong ROUNDS BYTES                      -> result P50_US P99_US
     call CALLERS CALLS_PER_CALLER BYTES        -> result CALLS_PER_SECOND
     setup ROUNDS                               -> result P50_MS
+    stream MIB                                 -> result MB_PER_SECOND         (until the receiver counted them)
 
-benchmarks/erlang/bench_peer.erl does the same works in the same way; change both or neither.
+benchmarks/erlang/bench_peer.erl does the same works in the same way, but for streams; change both or neither.
 """
 
 from __future__ import annotations
@@ -18,23 +20,23 @@ import traceback
 from time import perf_counter_ns
 from typing import Any
 
-from barrel_p2p import Atom, GenServer, Node, Pid, call, receive, self_pid, send, spawn, spawn_link
+from barrel_p2p import Atom, GenServer, Node, Pid, Stream, call, receive, self_pid, send, spawn, spawn_link
 
 WORK, PING, PONG, STOP = Atom("work"), Atom("ping"), Atom("pong"), Atom("stop")
 RECEIVERS, ECHO, SPAN, DONE = Atom("receivers"), Atom("echo"), Atom("span"), Atom("done")
 CALL_TIMEOUT = 60.0
+BLOCK = bytes(1 << 20)
 
 
-async def main(name: str, port: int, peer: str, peer_port: int, data_dir: str, cookie: str) -> None:
-    node = Node(
-        name,
-        listen_port=port,
-        data_dir=data_dir,
-        cookie=cookie,
-        peers={peer: ("127.0.0.1", peer_port)},
-        discovery_dir=None,
-    )
+async def main(carrier: str, name: str, port: int, peer: str, peer_port: int, data_dir: str, cookie: str) -> None:
+    if carrier == "inet_tcp":
+        found: dict[str, Any] = {"epmd_port": port}
+    else:
+        found = {"listen_port": port, "peers": {peer: ("127.0.0.1", peer_port)}}
+    node = Node(name, proto_dist=carrier, data_dir=data_dir, cookie=cookie, discovery_dir=None, **found)
     async with node:
+        if carrier == "barrel_p2p":
+            node.streams.register_acceptor("bench_bytes", take_bytes)
         spawn(sink, name="bench_sink")
         await Server.start_link(name="bench_server")
         print("ready", flush=True)
@@ -69,6 +71,9 @@ async def run(node: Node, peer: str, work: str, arguments: list[int]) -> list[fl
             times = sorted(await setups(node, peer, rounds))
             node.monitor_nodes(False)
             return [percentile(times, 0.50) / 1e6]
+        case "stream", [mib]:
+            await stream_bytes(node, peer, warm_up(mib))
+            return [await stream_bytes(node, peer, mib)]
     raise ValueError(f"{work} {arguments}")
 
 
@@ -174,6 +179,27 @@ async def caller(server: tuple[str, str], request: Any, count: int, owner: Pid) 
     send(owner, DONE)
 
 
+# --- bytes over a stream --------------------------------------------------------------------------------
+
+
+async def stream_bytes(node: Node, peer: str, mib: int) -> float:
+    start = perf_counter_ns()
+    async with await node.streams.open("bench_bytes", peer) as stream:
+        for _ in range(mib):
+            await stream.write(BLOCK)
+        await stream.close()
+        arrived = int.from_bytes(await stream.readexactly(8))
+    assert arrived == mib * len(BLOCK)
+    return arrived * 1e3 / (perf_counter_ns() - start)
+
+
+async def take_bytes(stream: Stream) -> None:
+    count = 0
+    async for chunk in stream:
+        count += len(chunk)
+    await stream.write(count.to_bytes(8))
+
+
 # --- connection set-up ----------------------------------------------------------------------------------
 
 
@@ -196,5 +222,5 @@ async def disconnect(node: Node, peer: str) -> None:
 
 
 if __name__ == "__main__":
-    NAME, PORT, PEER, PEER_PORT, DATA_DIR, COOKIE = sys.argv[1:]
-    asyncio.run(main(NAME, int(PORT), PEER, int(PEER_PORT), DATA_DIR, COOKIE))
+    CARRIER, NAME, PORT, PEER, PEER_PORT, DATA_DIR, COOKIE = sys.argv[1:]
+    asyncio.run(main(CARRIER, NAME, int(PORT), PEER, int(PEER_PORT), DATA_DIR, COOKIE))

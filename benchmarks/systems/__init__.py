@@ -24,6 +24,10 @@ class System(Protocol):
     @property
     def works(self) -> tuple[str, ...]: ...
 
+    @property
+    def alone(self) -> bool:
+        """It keeps the machine busy even while it has nothing to do, so it is up only when the others are gone."""
+
     def missing(self) -> str | None:
         """Why this system can't run here; ``None`` when it can."""
 

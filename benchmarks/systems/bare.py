@@ -11,6 +11,7 @@ from systems.program import PROGRAMS, Programs
 class Bare:
     name = "asyncio_bare"
     works = LOCAL_WORKS
+    alone = False
 
     def missing(self) -> str | None:
         return None

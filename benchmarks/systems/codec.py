@@ -11,6 +11,7 @@ from systems.program import PROGRAMS, Programs
 
 class Codec:
     works = CODEC_WORKS
+    alone = False
 
     def __init__(self, name: str) -> None:
         self.name = name

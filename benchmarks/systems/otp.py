@@ -1,38 +1,36 @@
-"""Two stock Erlang nodes on loopback: distribution over TCP, and over TLS with certificates on both sides.
-
-They get an epmd of their own on a free loopback port, so that one that already runs here is left alone.
-"""
+"""Two stock Erlang nodes on loopback: distribution over TCP, and over TLS with certificates on both sides."""
 
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from certificates import write_certificates
 from child import Child
 from plan import PAIR_WORKS
+from systems.epmd import Epmd
 from systems.pair import Pair
+from systems.star import StarSession
 
 SOURCE: Final = Path(__file__).parent.parent / "erlang" / "bench_peer.erl"
 COOKIE: Final = "bench-cookie"
 
 
+@dataclass(frozen=True, slots=True)
 class Otp:
+    name: str
+    tls: bool
     works = PAIR_WORKS
-
-    def __init__(self, name: str, *, tls: bool) -> None:
-        self.name = name
-        self._tls = tls
+    alone = False
 
     def missing(self) -> str | None:
         for program in ("erl", "erlc", "epmd"):
             if shutil.which(program) is None:
                 return f"no {program} on this machine (Debian: apt-get install erlang-base erlang-ssl)"
-        if self._tls and "ssl" not in _ask_erl("code:lib_dir(ssl)"):
+        if self.tls and "ssl" not in _ask_erl("code:lib_dir(ssl)"):
             return "Erlang's ssl application is not installed (Debian: erlang-ssl)"
         return None
 
@@ -40,27 +38,88 @@ class Otp:
         return {"otp": _ask_erl("{erlang:system_info(otp_release), erlang:system_info(version)}")}
 
     def start(self, directory: Path) -> Pair:
-        subprocess.run(["erlc", "-o", str(directory), str(SOURCE)], check=True)
-        port = free_tcp_port()
-        epmd = Child("epmd", ["epmd", "-address", "127.0.0.1", "-port", str(port)])
-        started = [epmd]
+        nodes = Nodes(self.name, directory, tls=self.tls)
         try:
-            _wait_listening(port)
-            options = _tls_options(directory) if self._tls else []
             names = [f"bench_{self.name}_{side}@127.0.0.1" for side in "ab"]
-            for name, peer in (names, names[::-1]):
-                child = Child(name, _command(name, peer, directory, options), env={"ERL_EPMD_PORT": str(port)})
-                started.append(child)
+            children = [nodes.start(name, peer) for name, peer in (names, names[::-1])]
+            for child in children:
                 child.wait_ready()
-            return Pair(started[1], started[2], (epmd,))
+            return Pair(*children, (nodes.epmd,))
         except BaseException:
-            for child in reversed(started):
-                child.stop()
+            nodes.close()
             raise
 
 
+@dataclass(frozen=True, slots=True)
+class OtpStar(Otp):
+    """One Erlang node with peers, each of them a VM of its own: Erlang has one node in an OS process."""
+
+    works = ("peers",)
+
+    def start(self, directory: Path) -> StarSession:
+        return StarSession(OtpLayout(self.tls), directory)
+
+
+@dataclass(frozen=True, slots=True)
+class OtpLayout:
+    tls: bool
+
+    def start(self, directory: Path) -> OtpRim:
+        return OtpRim(Nodes("star", directory, tls=self.tls))
+
+    def most(self, peers: int) -> int:
+        """A VM takes half a second of a core to start, and some 50 MB."""
+        return max(6, peers * 2 // 5)
+
+
+class OtpRim:
+    HUB: Final = "bench_hub@127.0.0.1"
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        try:
+            self.hub = nodes.start(self.HUB, "none")
+            self.hub.wait_ready()
+        except BaseException:
+            nodes.close()
+            raise
+        self._peers: list[Child] = []
+
+    def grow(self, how: str, peers: int) -> None:
+        """Erlang has one way to be a peer, so ``how`` says nothing."""
+        fresh = [self._nodes.start(f"bench_{n}@127.0.0.1", self.HUB) for n in range(len(self._peers), peers)]
+        for child in fresh:
+            child.wait_ready(120)
+            child.ask("attach", 30)
+        self._peers += fresh
+
+    def close(self) -> None:
+        self._nodes.close()
+
+
+class Nodes:
+    """Erlang VMs that share an epmd, a compiled program and, over TLS, certificates."""
+
+    def __init__(self, name: str, directory: Path, *, tls: bool) -> None:
+        subprocess.run(["erlc", "-o", str(directory), str(SOURCE)], check=True)
+        self._directory = directory
+        self._options = _tls_options(directory) if tls else []
+        self.epmd = Epmd()
+        self._started: list[Child] = [self.epmd]
+
+    def start(self, name: str, peer: str) -> Child:
+        command = _command(name, peer, self._directory, self._options)
+        child = Child(name, command, env={"ERL_EPMD_PORT": str(self.epmd.port)})
+        self._started.append(child)
+        return child
+
+    def close(self) -> None:
+        for child in reversed(self._started):
+            child.stop()
+
+
 def systems() -> list[Otp]:
-    return [Otp("otp_tcp", tls=False), Otp("otp_tls", tls=True)]
+    return [Otp("otp_tcp", tls=False), Otp("otp_tls", tls=True), OtpStar("otp_tls", tls=True)]
 
 
 def _command(name: str, peer: str, beams: Path, options: list[str]) -> list[str]:
@@ -93,20 +152,3 @@ def _ask_erl(expression: str) -> str:
         timeout=30,
     )
     return done.stdout.strip()
-
-
-def free_tcp_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _wait_listening(port: int, timeout: float = 5.0) -> None:
-    end = time.monotonic() + timeout
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        if time.monotonic() > end:
-            raise TimeoutError(f"epmd does not listen on 127.0.0.1:{port}")
-        time.sleep(0.02)

@@ -21,7 +21,7 @@ class Programs:
         arguments = local_command(work, sizes) if work in LOCAL_WORKS else codec_command(work, sizes)
         child = Child(f"{self._name} {work}", [*self._command, *arguments])
         try:
-            return child.result()
+            return child.result(sizes.patience)
         finally:
             child.stop()
 
