@@ -37,7 +37,7 @@ class Sizes:
     small_terms: int = 100_000
     big_terms: int = 300
     stream_mib: int = 512
-    peers: int = 50  # of one node; a fifth of it where each is an OS process of its own
+    peers: int = 100  # of one node; two fifths of it where each is an OS process of its own
     quiet_s: float = 10.0  # of the idle node
     batch: int = 100
     patience: float = 180.0  # seconds that one work may take
@@ -45,14 +45,11 @@ class Sizes:
     def part(self, share: float, share_big: float) -> Sizes:
         """What a slower system gets; of each work enough to be a sample."""
 
-        def less(count: int, of: float = share) -> int:
-            return max(50, int(count * of)) if of < 1 else count
-
         return replace(
             self,
-            messages=less(self.messages),
-            rounds=less(self.rounds),
-            calls_1=less(self.calls_1),
+            messages=max(500, int(self.messages * share)),
+            rounds=max(50, int(self.rounds * share)),
+            calls_1=max(50, int(self.calls_1 * share)),
             calls_50=max(500, int(self.calls_50 * share)),
             big_messages=max(10, int(self.big_messages * share_big)),
             stream_mib=max(4, int(self.stream_mib * share_big)),
@@ -65,7 +62,7 @@ QUICK: Final = replace(
     FULL,
     messages=30_000, rounds=500, calls_1=500, calls_50=3_000, big_messages=20, setups=10,
     local_messages=30_000, local_rounds=5_000, spawns=5_000, idle=5_000, small_terms=10_000, big_terms=30,
-    stream_mib=64, peers=5, quiet_s=2.0, patience=20.0,
+    stream_mib=64, peers=25, quiet_s=2.0, patience=20.0,
 )  # fmt: skip
 
 SMALL_BYTES: Final = 64
@@ -102,6 +99,8 @@ WORKS: Final[dict[str, tuple[Row, ...]]] = {
     ),
 }
 
+ROWS: Final = {row.name: row for group in WORKS.values() for row in group}
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -114,6 +113,15 @@ class Target:
     system: str
     rival: str | None
     times: float
+
+    def text(self) -> str:
+        row = ROWS[self.row]
+        sign = ">=" if row.more_is_better else "<=" if self.rival else "<"
+        return f"{sign} {self.times:g}{f'x {self.rival}' if self.rival else f' {row.unit}'}"
+
+    def met(self, figure: float) -> bool:
+        """``figure`` is ours divided by the rival's, or ours where there is none."""
+        return figure >= self.times if ROWS[self.row].more_is_better else figure <= self.times
 
 
 TARGETS: Final = (

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import platform
 import statistics
 import subprocess
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from plan import WORKS, Row
+from plan import ROWS, TARGETS, Row, Target
 
 
 @dataclass(slots=True)
@@ -28,24 +30,21 @@ class Results:
         self.samples.setdefault((row, system), []).append(value)
 
 
-def rows() -> list[Row]:
-    return [row for group in WORKS.values() for row in group]
-
-
 def as_json(results: Results) -> dict[str, Any]:
-    units = {row.name: row.unit for row in rows()}
     return {
+        **commit_and_date(),
         "machine": results.machine,
         "versions": results.versions,
-        "commit": commit(),
+        "left_out": results.left_out,
+        "failures": results.failures,
         "rows": [
             {
                 "work": row,
                 "system": system,
-                "unit": units[row],
-                "median": _round(statistics.median(values)),
-                "min": _round(min(values)),
-                "max": _round(max(values)),
+                "unit": ROWS[row].unit,
+                "median": rounded(statistics.median(values)),
+                "min": rounded(min(values)),
+                "max": rounded(max(values)),
                 "runs": len(values),
             }
             for (row, system), values in sorted(results.samples.items(), key=_order)
@@ -53,15 +52,38 @@ def as_json(results: Results) -> dict[str, Any]:
     }
 
 
-def write_json(results: Results, path: Path) -> None:
+def write_json(document: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(as_json(results), indent=1) + "\n")
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def medians(document: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """Of each row and system."""
+    return {(row["work"], row["system"]): float(row["median"]) for row in document["rows"]}
+
+
+def judged(figures: dict[tuple[str, str], float]) -> list[tuple[Target, float | None]]:
+    """Each target with our figure, divided by the rival's if it has one; None if one of the two wasn't measured."""
+    found: list[tuple[Target, float | None]] = []
+    for target in TARGETS:
+        ours = figures.get((target.row, target.system))
+        rival = figures.get((target.row, target.rival)) if target.rival else 1.0
+        found.append((target, ours / rival if ours is not None and rival else None))
+    return found
+
+
+def verdict(target: Target, figure: float | None) -> str:
+    if figure is None:
+        return "not measured"
+    shown = f"{figure:.2f}{'x' if target.rival else ''}"
+    return f"{shown}, {'met' if target.met(figure) else 'NOT MET'}"
 
 
 def table(results: Results) -> str:
-    """One block a row: the systems, their median with the range, and how ours compares with each."""
+    """One block a row: the systems, their median with the range, how ours compares with each; then the targets."""
     lines: list[str] = []
-    for row in rows():
+    middles = {key: statistics.median(values) for key, values in results.samples.items()}
+    for row in ROWS.values():
         values = {system: v for (name, system), v in results.samples.items() if name == row.name}
         if not values:
             continue
@@ -70,11 +92,15 @@ def table(results: Results) -> str:
         base = statistics.median(values[first]) if first else None
         for system, samples in values.items():
             middle = statistics.median(samples)
-            spread = f"{_show(min(samples))} .. {_show(max(samples))}"
-            text = f"  {system:<14}{_show(middle):>12} {row.unit:<14}{spread:<24}"
+            spread = f"{show(min(samples))} .. {show(max(samples))}"
+            text = f"  {system:<16}{show(middle):>12} {row.unit:<14}{spread:<24}"
             if base is not None and system != first:
                 text += f" {first} is {_ratio(row, base, middle):.2f}x as good"
             lines.append(text.rstrip())
+    lines.append("\ntargets")
+    for target, figure in judged(middles):
+        if (target.row, target.system) in middles:
+            lines.append(f"  {target.row:<22}{target.text():<24}{verdict(target, figure)}")
     lines += [f"\nleft out: {system}: {why}" for system, why in results.left_out.items()]
     lines += [f"\nFAILED: {text}" for text in results.failures]
     return "\n".join(lines)
@@ -82,10 +108,10 @@ def table(results: Results) -> str:
 
 def beside_published(results: Results, path: Path) -> str:
     """Our ratio to each rival now and in the committed results: ratios travel between machines."""
-    published = {(row["work"], row["system"]): float(row["median"]) for row in json.loads(path.read_text())["rows"]}
+    published = medians(json.loads(path.read_text()))
     now = {key: statistics.median(values) for key, values in results.samples.items()}
     lines = [f"\nour ratio to each rival, now and in {path.name} (above 1: we are better)"]
-    for row in rows():
+    for row in ROWS.values():
         ours = next((s for name, s in now if name == row.name and s.startswith("ours")), None)
         for name, rival in now:
             keys = ((name, ours or ""), (name, rival))
@@ -93,7 +119,7 @@ def beside_published(results: Results, path: Path) -> str:
                 continue
             ratios = [_ratio(row, table[keys[0]], table[keys[1]]) for table in (now, published)]
             mark = "   <- look" if ratios[0] < 0.7 * ratios[1] else ""
-            lines.append(f"  {name:<22}{rival:<14}{ratios[0]:8.2f}{ratios[1]:8.2f}{mark}")
+            lines.append(f"  {name:<22}{rival:<16}{ratios[0]:8.2f}{ratios[1]:8.2f}{mark}")
     return "\n".join(lines)
 
 
@@ -112,7 +138,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def commit() -> str:
+def commit_and_date() -> dict[str, str]:
+    return {"commit": _commit(), "date": datetime.now(UTC).date().isoformat()}
+
+
+def matches(name: str, patterns: str) -> bool:
+    """Whether the name fits one of the patterns, which stand apart by comma."""
+    return any(fnmatch.fnmatch(name, pattern.strip()) for pattern in patterns.split(","))
+
+
+def _commit() -> str:
     """The commit under measurement; ``+changes`` when the tree holds uncommitted ones."""
     here = Path(__file__).parent
     try:
@@ -138,13 +173,13 @@ def _cpu_model() -> str:
 
 
 def _order(item: tuple[tuple[str, str], list[float]]) -> tuple[int, str]:
-    names = [row.name for row in rows()]
+    names = list(ROWS)
     return names.index(item[0][0]), item[0][1]
 
 
-def _round(value: float) -> float:
+def rounded(value: float) -> float:
     return round(value, 3) if value < 1000 else round(value)
 
 
-def _show(value: float) -> str:
+def show(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value < 10 else f"{value:.1f}"

@@ -10,9 +10,7 @@ them alike; the order of the systems turns by one each round. How to read it: be
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,14 +18,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from child import ChildError
+import page
 from plan import FULL, QUICK, WORKS, Sizes
-from report import Results, beside_published, machine, table, write_json
-from systems import Session, System, bare, codec, otp, ours, rivals
+from report import Results, as_json, beside_published, machine, matches, table, write_json
+from systems import FAULTS, Session, System, bare, codec, otp, ours, rivals
 
 PUBLISHED = Path(__file__).parent / "results" / "latest.json"
 BUSY = 0.5  # load average of the last minute above which figures aren't worth publishing: a guess
-FAULTS = (ChildError, OSError, subprocess.SubprocessError, TimeoutError)
 
 
 def main() -> int:
@@ -49,20 +46,22 @@ def main() -> int:
     print(table(results))
     if options.quick and PUBLISHED.exists():
         print(beside_published(results, PUBLISHED))
-    write_json(results, options.json)
+    write_json(as_json(results), options.json)
     print(f"\nwritten: {options.json}" + ("   (--quick: too short to publish)" if options.quick else ""))
+    if options.json == PUBLISHED:
+        print(page.write())
     return 1 if results.failures else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures our nodes beside stock Erlang nodes and bare asyncio.")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the work and two runs: does everything run?")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work, once: does everything run?")
     parser.add_argument("--only", default="*", help="rows or works by comma, with wildcards: call_*,pingpong")
     parser.add_argument("--systems", default="*", help="systems by comma, with wildcards: ours_*,otp_tls")
-    parser.add_argument("--runs", type=int, help="samples of each row (default 5, with --quick 2)")
+    parser.add_argument("--runs", type=int, help="samples of each row (default 5, with --quick 1)")
     parser.add_argument("--json", type=Path, help="default results/latest.json, with --quick results/local/quick.json")
     options = parser.parse_args()
-    options.runs = options.runs or (2 if options.quick else 5)
+    options.runs = options.runs or (1 if options.quick else 5)
     options.json = options.json or (PUBLISHED.parent / "local" / "quick.json" if options.quick else PUBLISHED)
     return options
 
@@ -72,7 +71,7 @@ def _installed(works: list[str], wanted: str, results: Results) -> list[System]:
     known: list[System] = [*ours.systems(), *otp.systems(), *rivals.systems(), *bare.systems(), *codec.systems()]
     found = []
     for system in known:
-        if not _matches(system.name, wanted) or not set(system.works) & set(works):
+        if not matches(system.name, wanted) or not set(system.works) & set(works):
             continue
         why = system.missing()
         if why is None:
@@ -121,11 +120,7 @@ def _sample(work: str, system: System, session: Session, sizes: Sizes, results: 
 
 
 def _wanted(work: str, patterns: str) -> bool:
-    return any(_matches(name, patterns) for name in (work, *(row.name for row in WORKS[work])))
-
-
-def _matches(name: str, patterns: str) -> bool:
-    return any(fnmatch.fnmatch(name, pattern.strip()) for pattern in patterns.split(","))
+    return any(matches(name, patterns) for name in (work, *(row.name for row in WORKS[work])))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
+from child import ChildError
 from plan import Sizes
+
+FAULTS: Final = (ChildError, OSError, subprocess.SubprocessError, TimeoutError)  # of a system, not of the benchmark
 
 
 class Session(Protocol):

@@ -69,7 +69,7 @@ class OtpLayout:
 
     def most(self, peers: int) -> int:
         """A VM takes half a second of a core to start, and some 50 MB."""
-        return max(6, peers * 2 // 5)
+        return peers * 2 // 5
 
 
 class OtpRim:

@@ -44,20 +44,21 @@ class StarSession:
     directory: Path
 
     def run(self, work: str, sizes: Sizes) -> list[float]:
-        """Idle CPU with five peers, in percent of a core; resident bytes for each peer from the second on."""
+        """Idle CPU with five peers, in percent of a core; resident bytes for each peer from the sixth on.
+
+        What the first ones load isn't theirs, and a VM gives memory of its start back while it is quiet.
+        """
         many = self.layout.most(sizes.peers)
         with started(self.layout, self.directory) as star:
-            star.grow("join", 1)  # what the first one loads is not its own
-            time.sleep(SETTLE_S)
-            before = resident_bytes(star.hub.pid)
             star.grow("join", IDLE_PEERS)
             time.sleep(SETTLE_S)
             busy = cpu_seconds(star.hub.pid)
             time.sleep(sizes.quiet_s)
             busy = cpu_seconds(star.hub.pid) - busy
+            before = resident_bytes(star.hub.pid)
             star.grow("connect", many)
             time.sleep(SETTLE_S)
-            return [busy / sizes.quiet_s * 100, (resident_bytes(star.hub.pid) - before) / (many - 1)]
+            return [busy / sizes.quiet_s * 100, (resident_bytes(star.hub.pid) - before) / (many - IDLE_PEERS)]
 
     def close(self) -> None:
         """Nothing stays between two works."""
