@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUST   := $(shell find rust/src -name '*.rs') rust/Cargo.toml rust/Cargo.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick docs sim kill-maps fuzz clean erlang
+.PHONY: help setup demo test lint format bench bench-quick bench-curves docs sim kill-maps fuzz clean erlang
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -59,11 +59,21 @@ fuzz: setup  ## The property tests with hostile bytes, for some minutes instead 
 docs: setup  ## Build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --quiet
 
-bench: setup erlang  ## The whole benchmark beside its rivals; writes benchmarks/results/latest.json
+bench: setup erlang $(VENV)/.rivals  ## The whole benchmark beside its rivals (some 12 minutes); writes benchmarks/results
 	$(BIN)/python benchmarks/run.py
 
-bench-quick: setup erlang  ## A short run, compared with the committed results as ratios
+bench-quick: setup erlang $(VENV)/.rivals  ## A short run, compared with the committed results as ratios
 	$(BIN)/python benchmarks/run.py --quick
+
+bench-curves: setup erlang $(VENV)/.rivals  ## How the figures move with more bytes, pairs, callers, peers (some 8 minutes)
+	$(BIN)/python benchmarks/curves.py
+
+$(VENV)/.rivals: pyproject.toml $(VENV)/.packages  # where they can't be had, the benchmark names them and goes on
+	@echo "installing the rivals of the benchmark into $(VENV)"
+	@$(BIN)/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	    print('\n'.join(p['optional-dependencies']['bench']))" > $(VENV)/rivals.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/rivals.txt \
+	    && touch $@ || echo "not all rivals could be installed"
 
 clean:  ## Remove what the other targets made
 	rm -rf $(VENV) rust/target

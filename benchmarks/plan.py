@@ -65,6 +65,14 @@ QUICK: Final = replace(
     stream_mib=64, peers=25, quiet_s=2.0, patience=20.0,
 )  # fmt: skip
 
+# Only to see that the programs run: the figures say nothing.
+TINY: Final = replace(
+    FULL,
+    messages=2_000, rounds=50, calls_1=50, calls_50=500, big_messages=4, setups=2,
+    local_messages=2_000, local_rounds=200, spawns=500, idle=500, small_terms=150, big_terms=15,
+    stream_mib=4, peers=15, quiet_s=0.1, patience=60.0,
+)  # fmt: skip
+
 SMALL_BYTES: Final = 64
 BIG_BYTES: Final = 1024 * 1024
 

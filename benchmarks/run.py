@@ -1,6 +1,6 @@
 """``make bench``: our nodes beside stock Erlang nodes and beside the floor of Python, in the same run.
 
-    python benchmarks/run.py [--quick] [--only PATTERN,...] [--systems NAME,...] [--runs N] [--json PATH]
+    python benchmarks/run.py [--quick|--tiny] [--only PATTERN,...] [--systems NAME,...] [--runs N] [--json PATH]
 
 ``--quick`` does a tenth of the work and sets its ratios beside the committed ones. Each round starts every
 system afresh and takes the works one by one through all systems, so that a change of the machine's mood hits
@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import page
-from plan import FULL, QUICK, WORKS, Sizes
+from plan import FULL, QUICK, TINY, WORKS, Sizes
 from report import Results, as_json, beside_published, machine, matches, table, write_json
 from systems import FAULTS, Session, System, bare, codec, otp, ours, rivals
 
@@ -29,7 +29,7 @@ BUSY = 0.5  # load average of the last minute above which figures aren't worth p
 
 def main() -> int:
     options = _options()
-    sizes = QUICK if options.quick else FULL
+    sizes = TINY if options.tiny else QUICK if options.quick else FULL
     results = Results(versions={"python": platform.python_version()})
     works = [work for work in WORKS if _wanted(work, options.only)]
     systems = _installed(works, options.systems, results)
@@ -56,21 +56,27 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measures our nodes beside stock Erlang nodes and bare asyncio.")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, once: does everything run?")
+    parser.add_argument("--tiny", action="store_true", help="next to nothing, once: do the programs run?")
     parser.add_argument("--only", default="*", help="rows or works by comma, with wildcards: call_*,pingpong")
     parser.add_argument("--systems", default="*", help="systems by comma, with wildcards: ours_*,otp_tls")
     parser.add_argument("--runs", type=int, help="samples of each row (default 5, with --quick 1)")
-    parser.add_argument("--json", type=Path, help="default results/latest.json, with --quick results/local/quick.json")
+    parser.add_argument("--json", type=Path, help="default results/latest.json, of a part results/local/quick.json")
     options = parser.parse_args()
+    options.quick = options.quick or options.tiny
+    whole = not options.quick and options.only == options.systems == "*"
     options.runs = options.runs or (1 if options.quick else 5)
-    options.json = options.json or (PUBLISHED.parent / "local" / "quick.json" if options.quick else PUBLISHED)
+    options.json = options.json or (PUBLISHED if whole else PUBLISHED.parent / "local" / "quick.json")
     return options
+
+
+def known() -> list[System]:
+    return [*ours.systems(), *otp.systems(), *rivals.systems(), *bare.systems(), *codec.systems()]
 
 
 def _installed(works: list[str], wanted: str, results: Results) -> list[System]:
     """The systems that can run here; the others are named in the output with the reason."""
-    known: list[System] = [*ours.systems(), *otp.systems(), *rivals.systems(), *bare.systems(), *codec.systems()]
     found = []
-    for system in known:
+    for system in known():
         if not matches(system.name, wanted) or not set(system.works) & set(works):
             continue
         why = system.missing()
