@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import matplotlib.pyplot as plt
+from matplotlib.axis import Axis
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from plan import ROWS
 from report import judged, medians
@@ -37,6 +39,7 @@ def bars(latest: dict[str, Any], path: Path) -> None:
         axes.annotate(f"{times:.2f}", (times, place), (4 if times >= 1 else -4, 0), textcoords="offset points",
                       va="center", ha="left" if times >= 1 else "right")  # fmt: skip
     axes.set_xscale("log")
+    _plain_numbers(axes.xaxis)
     axes.margins(x=0.15)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(found)), [f"{target.row}  ({target.text()})" for target, _ in reversed(found)])
@@ -62,9 +65,19 @@ def curves(document: dict[str, Any], path: Path) -> None:
             axes.plot(x, middle, marker="o", markersize=3, label=system, color=colour)
             axes.fill_between(x, low, high, alpha=0.15, color=colour, linewidth=0)
         axes.set(xscale="log", yscale="log", title=work, xlabel=rows[0]["x_unit"], ylabel=rows[0]["unit"])
+        _plain_numbers(axes.xaxis)
+        _plain_numbers(axes.yaxis)
         axes.grid(True, which="major", alpha=0.3)
     for axes in list(grid.flat)[len(works) :]:
         axes.set_axis_off()
     grid.flat[0].legend(fontsize=8)
     figure.savefig(path, metadata=PLAIN)
     plt.close(figure)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """20k instead of a power of ten, and enough of them where an axis spans less than a decade."""
+    low, high = sorted(axis.get_view_interval())
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 100 else (1,)))
+    axis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_minor_formatter(NullFormatter())

@@ -97,10 +97,9 @@ def table(results: Results) -> str:
             if base is not None and system != first:
                 text += f" {first} is {_ratio(row, base, middle):.2f}x as good"
             lines.append(text.rstrip())
-    lines.append("\ntargets")
-    for target, figure in judged(middles):
-        if (target.row, target.system) in middles:
-            lines.append(f"  {target.row:<22}{target.text():<24}{verdict(target, figure)}")
+    measured = [(target, figure) for target, figure in judged(middles) if (target.row, target.system) in middles]
+    lines += ["\ntargets"] * bool(measured)
+    lines += [f"  {target.row:<22}{target.text():<24}{verdict(target, figure)}" for target, figure in measured]
     lines += [f"\nleft out: {system}: {why}" for system, why in results.left_out.items()]
     lines += [f"\nFAILED: {text}" for text in results.failures]
     return "\n".join(lines)
@@ -110,7 +109,7 @@ def beside_published(results: Results, path: Path) -> str:
     """Our ratio to each rival now and in the committed results: ratios travel between machines."""
     published = medians(json.loads(path.read_text()))
     now = {key: statistics.median(values) for key, values in results.samples.items()}
-    lines = [f"\nour ratio to each rival, now and in {path.name} (above 1: we are better)"]
+    lines = []
     for row in ROWS.values():
         ours = next((s for name, s in now if name == row.name and s.startswith("ours")), None)
         for name, rival in now:
@@ -120,7 +119,8 @@ def beside_published(results: Results, path: Path) -> str:
             ratios = [_ratio(row, table[keys[0]], table[keys[1]]) for table in (now, published)]
             mark = "   <- look" if ratios[0] < 0.7 * ratios[1] else ""
             lines.append(f"  {name:<22}{rival:<16}{ratios[0]:8.2f}{ratios[1]:8.2f}{mark}")
-    return "\n".join(lines)
+    head = f"\nour ratio to each rival, now and in {path.name} (above 1: we are better)"
+    return "\n".join([head, *lines] if lines else [])
 
 
 def _ratio(row: Row, ours: float, rival: float) -> float:

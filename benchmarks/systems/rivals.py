@@ -21,8 +21,9 @@ from systems.pair import Pair
 from systems.program import PROGRAMS
 
 MESSAGES: Final = ("oneway_1", "oneway_10", "pingpong", "call_1", "call_50", "message_1mib")
-# Ray binds to every address of the machine; where loopback is the only one, it can't.
-ONLY_LOOPBACK: Final = ["unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+# Ray binds to every address of the machine; where loopback is the only one, it can't. What it started ends with it.
+NAMESPACES: Final = ("--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
+ONLY_LOOPBACK: Final = ["unshare", *NAMESPACES, "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
 @dataclass(frozen=True, slots=True)
