@@ -41,6 +41,11 @@ class Curve:
     steps: tuple[int, ...]
     units: dict[str, str]  # row and unit
     systems: tuple[str, ...]
+    most: dict[str, int] = field(default_factory=dict)  # a system's last step, if it can't go on
+
+    def steps_of(self, system: str, quick: bool) -> list[int]:
+        steps = self.steps[:3] if quick else self.steps
+        return [x for x in steps if x <= self.most.get(system, x)]
 
 
 NODES: Final = ("ours_quic", "ours_tcp", "otp_tcp", "otp_tls")
@@ -53,14 +58,13 @@ CURVES: Final = (
     Curve("pairs", "pairs of processes", (1, 10, 100, 1000), {"pairs_msg_s": "msg/s"}, (*NODES, "asyncio_msgpack")),
     Curve(
         "callers", "callers of one server", (1, 10, 50, 500, 5000), {"callers_calls_s": "calls/s"},
-        (*NODES, "asyncio_msgpack", "grpc_aio"),
+        (*NODES, "asyncio_msgpack", "grpc_aio"), {"grpc_aio": 500},  # with 2,000 at a time it cancels some
     ),
     Curve(
         "peers", "connected peers", (5, 50, 500), {"peers_msg_s": "msg/s", "peers_cpu_us": "us of CPU per message"},
-        ("ours_quic", "otp_tls"),
+        ("ours_quic", "otp_tls"), {"otp_tls": 50},  # a VM each: half a second of a core and 50 MB
     ),
 )  # fmt: skip
-MOST_VMS: Final = 50  # half a second of a core and 50 MB each
 
 
 @dataclass(slots=True)
@@ -122,8 +126,10 @@ def _pairs(curve: Curve, quick: bool, systems: list[System], points: Points) -> 
         up: dict[str, Pair] = {}
         starts = 0
         try:
-            for x in curve.steps[:3] if quick else curve.steps:
-                for system in (system for system in systems if system.name in curve.systems):
+            for x in curve.steps:
+                for system in systems:
+                    if system.name not in curve.systems or x not in curve.steps_of(system.name, quick):
+                        continue
                     try:
                         if system.name not in up:
                             directory = Path(folder) / str(starts := starts + 1)
@@ -162,13 +168,10 @@ def _pair_point(curve: Curve, x: int, share: float, session: Pair) -> list[float
 
 
 def _stars(curve: Curve, quick: bool, wanted: set[str], points: Points) -> None:
-    layouts: dict[str, tuple[Layout, int]] = {
-        "ours_quic": (ours.OursLayout(), curve.steps[-1]),
-        "otp_tls": (otp.OtpLayout(tls=True), MOST_VMS),
-    }
-    for name, (layout, most) in layouts.items():
+    layouts: dict[str, Layout] = {"ours_quic": ours.OursLayout(), "otp_tls": otp.OtpLayout(tls=True)}
+    for name, layout in layouts.items():
         if name in wanted:
-            steps = curve.steps[:1] if quick else [x for x in curve.steps if x <= most]
+            steps = curve.steps_of(name, quick)[: 1 if quick else None]
             try:
                 _star(curve, name, layout, steps, 500 if quick else 50_000, points)
             except FAULTS as fault:
