@@ -84,7 +84,7 @@ class QuicEndpoint:
     def __new__(
         cls,
         codec: Codec,
-        wake: Callable[[], object],
+        wake: Callable[..., object],
         *,
         certificate: bytes,
         private_key: bytes,
@@ -159,7 +159,7 @@ class DistStream:
     def __new__(
         cls,
         codec: Codec,
-        wake: Callable[[], object],
+        wake: Callable[..., object],
         fd: int,
         *,
         fragments: bool,

@@ -5,7 +5,7 @@ use super::message::{decode_batch, encode, Payload};
 use super::term::Codec;
 use crate::atom_cache::SendCache;
 use crate::frame::{self, Deframer, FrameError, Limits};
-use crate::tcp::{ticker, Link};
+use crate::tcp::{ticker, Link, Pushed};
 use bytes::Bytes;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -167,20 +167,19 @@ impl DistStream {
         if writing.cache.is_some() == self.atom_cache {
             *self.writing() = Some(writing);
         }
-        let (queued, wake) = result?;
-        if wake {
-            self.wake.call0(py)?;
-        }
-        Ok(queued)
+        let pushed = result?;
+        self.ask_for_flush(py, pushed)?;
+        Ok(if pushed.burst {
+            self.link.queued()
+        } else {
+            pushed.queued
+        })
     }
 
     /// Queues bytes as they are: what is left of the handshake.
     fn write(&self, py: Python<'_>, data: &[u8]) -> PyResult<()> {
-        let (_, wake) = self.link.push(|out| out.extend_from_slice(data));
-        if wake {
-            self.wake.call0(py)?;
-        }
-        Ok(())
+        let pushed = self.link.push(|out| out.extend_from_slice(data));
+        self.ask_for_flush(py, pushed)
     }
 
     /// Writes what is queued. Returns the sum of 1: the socket is full, flush when it is writable; 2: the queue fell below
@@ -268,8 +267,17 @@ impl DistStream {
         Ok(control_end)
     }
 
-    /// Queues what was encoded; returns the depth of the queue, and whether a flush has to be asked for.
-    fn push(&self, writing: &mut Writing, control_end: usize) -> (usize, bool) {
+    fn ask_for_flush(&self, py: Python<'_>, pushed: Pushed) -> PyResult<()> {
+        if pushed.burst {
+            self.wake.call1(py, (true,))?;
+        } else if pushed.first {
+            self.wake.call0(py)?;
+        }
+        Ok(())
+    }
+
+    /// Queues what was encoded.
+    fn push(&self, writing: &mut Writing, control_end: usize) -> Pushed {
         let Writing {
             cache,
             body,

@@ -1,5 +1,6 @@
 //! The send buffer of a connection: what `send` writes to and the endpoint empties.
 
+use crate::burst::completes_burst;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -77,11 +78,12 @@ impl Channel {
         std::mem::take(&mut self.staging())
     }
 
-    /// Puts a borrowed buffer back with `added` more bytes; returns the depth of the queue.
-    pub fn give_back(&self, mut buffer: Vec<u8>, added: usize) -> usize {
+    /// Puts a borrowed buffer back with `added` more bytes; returns the depth of the queue, and whether another burst is
+    /// complete.
+    pub fn give_back(&self, mut buffer: Vec<u8>, added: usize) -> (usize, bool) {
         let mut staging = self.staging();
         if self.state() == State::Closed {
-            return 0;
+            return (0, false);
         }
         // Code that ran during the encoding may have sent messages of its own: they come first.
         if !staging.is_empty() {
@@ -89,11 +91,12 @@ impl Channel {
         } else {
             *staging = buffer;
         }
+        let burst = completes_burst(staging.len(), added);
         let queued = self.queued.fetch_add(added, Ordering::Relaxed) + added;
         if queued >= self.high_water {
             self.congested.store(true, Ordering::Relaxed);
         }
-        queued
+        (queued, burst)
     }
 
     /// The id of the next fragmented message; never 0, with which a fragment crashes the Erlang VM (seen with OTP 27).

@@ -5,6 +5,7 @@
 
 pub mod ticker;
 
+use crate::burst::completes_burst;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -51,8 +52,21 @@ struct Queue {
     congested: bool,
     /// A flush has been asked for, or the socket is being waited for.
     awaited: bool,
+    /// The socket took no more at the last flush.
+    blocked: bool,
     broken: bool,
     closed: bool,
+}
+
+/// What a push left.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Pushed {
+    /// Bytes in the queue.
+    pub queued: usize,
+    /// A flush has to be asked for.
+    pub first: bool,
+    /// Another burst is complete: it may as well leave at once.
+    pub burst: bool,
 }
 
 impl Link {
@@ -77,22 +91,28 @@ impl Link {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// Lets `write` append to the queue; returns its depth, and whether a flush has to be asked for.
-    pub fn push(&self, write: impl FnOnce(&mut Vec<u8>)) -> (usize, bool) {
+    /// Lets `write` append to the queue.
+    pub fn push(&self, write: impl FnOnce(&mut Vec<u8>)) -> Pushed {
         let mut queue = self.queue();
         if queue.closed || queue.broken {
-            return (0, false);
+            return Pushed::default();
         }
         let queue = &mut *queue;
         if queue.written > KEEP && queue.written > queue.buffer.len() / 2 {
             queue.buffer.drain(..queue.written);
             queue.written = 0;
         }
+        let before = queue.buffer.len();
         write(&mut queue.buffer);
+        let added = queue.buffer.len() - before;
         let queued = queue.buffer.len() - queue.written;
         self.queued.store(queued, Ordering::Relaxed);
         queue.congested |= queued >= self.high_water;
-        (queued, !std::mem::replace(&mut queue.awaited, true))
+        Pushed {
+            queued,
+            first: !std::mem::replace(&mut queue.awaited, true),
+            burst: !queue.blocked && completes_burst(queued, added),
+        }
     }
 
     /// Gives the socket as much as it takes.
@@ -101,6 +121,7 @@ impl Link {
         self.flush_queue(&mut queue);
         let blocked = queue.written < queue.buffer.len();
         queue.awaited = blocked;
+        queue.blocked = blocked;
         let relieved = queue.congested && self.queued() <= self.low_water;
         queue.congested &= !relieved;
         Flushed {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::burst::BURST;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ fn link(tick_ms: u64) -> (Arc<Link>, UnixStream) {
 }
 
 fn push(link: &Link, bytes: &[u8]) -> (usize, bool) {
-    link.push(|buffer| buffer.extend_from_slice(bytes))
+    let pushed = link.push(|buffer| buffer.extend_from_slice(bytes));
+    (pushed.queued, pushed.first)
 }
 
 #[test]
@@ -29,6 +31,19 @@ fn a_flush_is_asked_for_once_and_carries_everything() {
     let mut got = [0; 6];
     peer.read_exact(&mut got).unwrap();
     assert_eq!(&got, b"onetwo");
+}
+
+#[test]
+fn a_burst_may_leave_at_once_unless_the_socket_is_full() {
+    let (link, _peer) = link(60_000);
+    let burst = |bytes: usize| link.push(|out| out.resize(out.len() + bytes, 0)).burst;
+    assert!(!burst(BURST - 1));
+    assert!(burst(1));
+    assert!(!link.flush().blocked);
+    assert!(!burst(1));
+    assert!(burst(4_000_000));
+    assert!(link.flush().blocked);
+    assert!(!burst(BURST));
 }
 
 #[test]

@@ -568,13 +568,20 @@ class QuicTransport:
             else:
                 self._flush()
 
-    def _wake(self) -> None:
-        """Called by the extension when the first thing is queued: flush once in this turn of the loop."""
-        if not self._flush_follows:
+    def _wake(self, at_once: bool = False) -> None:
+        """Called by the extension when the first thing is queued: flush once in this turn of the loop; and ``at_once``
+        when so much is queued that the peer may as well begin with it."""
+        if at_once:
+            self._flush_now()
+        elif not self._flush_follows:
+            self._flush_follows = True
             self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_follows = False
+        self._flush_now()
+
+    def _flush_now(self) -> None:
         if self._endpoint is None:
             return
         delay = self._endpoint.flush()

@@ -248,9 +248,13 @@ class Connection:
             self._unsent.clear()
         self._await_room(bool(self._unsent), self._write_handshake)
 
-    def _wake(self) -> None:
-        """Called by the extension when the first thing is queued: flush once in this turn of the loop."""
-        self._transport.loop.call_soon(self._flush)
+    def _wake(self, at_once: bool = False) -> None:
+        """Called by the extension when the first thing is queued: flush once in this turn of the loop; and ``at_once``
+        when so much is queued that the peer may as well begin with it."""
+        if at_once:
+            self._flush()
+        else:
+            self._transport.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         if self._native is None:

@@ -8,7 +8,9 @@ monitor on the server. Both are gone when the call ends, however it ends: a late
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from ..errors import CallError, CallTimeout, ExitReason, NodeDown, NoProc
@@ -37,7 +39,7 @@ class _Down:
         self.reason = reason
 
 
-async def call(to: Any, request: Any, timeout: float | None = 5.0, *, node: Any = None) -> Any:
+def call(to: Any, request: Any, timeout: float | None = 5.0, *, node: Any = None) -> Coroutine[Any, Any, Any]:
     """Ask a server and wait for its answer (``gen_server:call``).
 
     >>> n = await call(counter, "inc")
@@ -54,7 +56,7 @@ async def call(to: Any, request: Any, timeout: float | None = 5.0, *, node: Any 
         NodeDown: the server's node can't be reached, or was lost during the call.
         CallError: the server ended without an answer; ``reason`` is its exit reason.
     """
-    return await gen_call(GEN_CALL, to, request, timeout, runtime_of(node))
+    return gen_call(GEN_CALL, to, request, timeout, runtime_of(node))  # no coroutine around it: there may be thousands
 
 
 async def gen_call(kind: Atom, to: Any, request: Any, timeout: float | None, runtime: Runtime) -> Any:
@@ -71,10 +73,6 @@ async def gen_call(kind: Atom, to: Any, request: Any, timeout: float | None, run
     pid = runtime.pid if caller is None else caller.pid
     future: asyncio.Future[Any] = runtime.loop.create_future()
 
-    def down(reason: Any) -> None:
-        if not future.done():
-            future.set_result(_Down(reason))
-
     ref = runtime.reference()
     runtime.aliases[ref.ids] = future
     monitor = None
@@ -82,7 +80,7 @@ async def gen_call(kind: Atom, to: Any, request: Any, timeout: float | None, run
     if caller is not None and caller.bounded:
         caller.choosy(1)  # it takes nothing from its mailbox until the answer is here
     try:
-        monitor = runtime.monitor(pid, down, target, ref)
+        monitor = runtime.monitor(pid, partial(_lost, future), target, ref)
         if not future.done():
             if timeout is not None:
                 limit = runtime.deadlines.add(future, timeout)
@@ -205,6 +203,12 @@ def _failure(reason: Any, to: Any, target: Any, location: Any) -> ExitReason:
             down = (Atom("nodedown"), node)
             return NodeDown(down, f"{node} is not reachable, or was lost during the call", call=location)
     return CallError(reason, f"{to!r} ended before it answered: {reason!r}", call=location)
+
+
+def _lost(future: asyncio.Future[Any], reason: Any) -> None:
+    """The monitor fired instead of a reply."""
+    if not future.done():
+        future.set_result(_Down(reason))
 
 
 def _millis(timeout: float | None) -> Any:

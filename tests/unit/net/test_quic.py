@@ -46,6 +46,19 @@ def test_handshake_streams_have_upstreams_numbers_and_carry_bytes_both_ways() ->
     asyncio.run(scenario())
 
 
+def test_a_burst_leaves_before_the_sender_lets_the_loop_turn() -> None:
+    async def scenario() -> None:
+        async with pair() as (dialer, acceptor):
+            dialer.start()
+            acceptor.start()
+            queued = [dialer.connection.send(CONTROL, b"x" * 1000) for _ in range(200)]
+            assert queued[0] < queued[1], "little waits for the end of the turn"
+            assert max(queued) < 3 * 16 * 1024, "much does not"
+            await acceptor.until_received(200)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("fragments", [True, False])
 def test_messages_arrive_in_order_and_none_is_not_no_message(fragments: bool) -> None:
     async def scenario() -> None:

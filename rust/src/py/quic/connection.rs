@@ -208,8 +208,14 @@ impl QuicConnection {
             frame::split(&mut buffer, start, control_end, channel.next_sequence());
         }
         let added = buffer.len() - start;
-        let queued = channel.give_back(buffer, added);
-        if !channel.dirty.swap(true, Ordering::AcqRel) && self.shared.mark_dirty(channel.id) {
+        let (queued, burst) = channel.give_back(buffer, added);
+        let first =
+            !channel.dirty.swap(true, Ordering::AcqRel) && self.shared.mark_dirty(channel.id);
+        if burst {
+            self.wake.call1(py, (true,))?;
+            return Ok(channel.queued());
+        }
+        if first {
             self.wake.call0(py)?;
         }
         Ok(queued)
