@@ -25,7 +25,7 @@ MiB = 1 << 20
 BLOCK = bytes(MiB)
 
 
-class Aioquic:
+class Aioquic(harness.Rival):
     async def serve(self) -> list[str]:
         config = QuicConfiguration(
             is_client=False, alpn_protocols=["bench"], max_stream_data=8 * MiB, max_data=16 * MiB

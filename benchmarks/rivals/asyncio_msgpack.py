@@ -31,7 +31,7 @@ class Frames:
         return unpackb(await self._reader.readexactly(int.from_bytes(await self._reader.readexactly(4))))
 
 
-class AsyncioMsgpack:
+class AsyncioMsgpack(harness.Rival):
     async def serve(self) -> list[str]:
         self._server = await asyncio.start_server(_accepted, "127.0.0.1", 0)
         return [str(self._server.sockets[0].getsockname()[1])]

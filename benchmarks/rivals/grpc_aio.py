@@ -19,7 +19,7 @@ import harness
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
-class Grpc:
+class Grpc(harness.Rival):
     async def serve(self) -> list[str]:
         codec = {"request_deserializer": unpackb, "response_serializer": packb}
         handlers = {
@@ -31,6 +31,9 @@ class Grpc:
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
         return [str(port)]
+
+    async def stop_serving(self) -> None:
+        await self._server.stop(None)
 
     async def connect(self, address: list[str]) -> None:
         codec = {"request_serializer": packb, "response_deserializer": unpackb}

@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from typing import Protocol
 
 
-class Rival(Protocol):
+class Rival:
     """One system; a method for each work that it can do, named as in the command line."""
 
     async def serve(self) -> list[str]:
         """Starts the answering side; returns the words that the driving side needs to reach it."""
+        raise NotImplementedError
 
-    async def connect(self, address: list[str]) -> None: ...
+    async def stop_serving(self) -> None:
+        """For what does not end with its event loop."""
+
+    async def connect(self, address: list[str]) -> None:
+        """Makes the driving side ready to work."""
+        raise NotImplementedError
 
 
 def main(rival: Rival) -> None:
@@ -30,6 +35,7 @@ async def _serve(rival: Rival) -> None:
     print("ready", *await rival.serve(), flush=True)
     while await asyncio.to_thread(sys.stdin.readline) not in ("", "stop\n"):
         pass
+    await rival.stop_serving()
 
 
 async def _drive(rival: Rival, address: list[str]) -> None:

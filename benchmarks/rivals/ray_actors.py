@@ -46,7 +46,7 @@ class Receiver:
         return request[1]
 
 
-class Ray:
+class Ray(harness.Rival):
     async def connect(self, address: list[str]) -> None:
         ray.init(
             num_cpus=2, include_dashboard=False, object_store_memory=STORE_BYTES, _temp_dir=address[0],

@@ -20,7 +20,7 @@ import harness
 HERE = "tcp://127.0.0.1"
 
 
-class Zmq:
+class Zmq(harness.Rival):
     def __init__(self) -> None:
         self._context = zmq.asyncio.Context()
         self._tasks: set[asyncio.Task[None]] = set()
