@@ -160,7 +160,9 @@ def _pair_point(curve: Curve, x: int, share: float, session: Pair) -> list[float
         case "pairs":
             return session.ask(f"oneway {x} {max(20, int(200_000 * share) // x)} 64 100", PATIENCE_S)
         case "callers":
-            return session.ask(f"call {x} {max(4, int((4_000 if x == 1 else 20_000) * share) // x)} 64", PATIENCE_S)
+            # twenty calls of each at least: with fewer it is the start of the callers that is measured
+            count = max(4, int((4_000 if x == 1 else max(20_000, 20 * x)) * share) // x)
+            return session.ask(f"call {x} {count} 64", PATIENCE_S)
     raise ValueError(curve.name)
 
 
