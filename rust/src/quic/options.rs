@@ -38,7 +38,7 @@ options! {
     /// A PING after this long without a packet. A third of Erlang's tick interval at most.
     keep_alive_ms = 10_000;
     /// The same for peers on this host, where a killed process is to be noticed within a second.
-    local_keep_alive_ms = 300;
+    local_keep_alive_ms = 650;
     /// How long the kernel must say "port unreachable" before a peer on this host is dead. A guess: it
     /// leaves room for a peer that moves to a new socket, and keeps detection below a second.
     unreachable_ms = 250;

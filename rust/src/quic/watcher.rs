@@ -22,6 +22,9 @@ const OVERDUE: Duration = Duration::from_millis(30);
 /// socket's buffer overflow.
 const BUSY: Duration = Duration::from_millis(4);
 
+/// So many calls of the loop between two looks are no traffic yet: keep-alives and gossip make some tens a second.
+const QUIET: u64 = 16;
+
 /// The core of an endpoint, shared by the event loop's thread and the watcher.
 pub struct Shared {
     core: Mutex<Core>,
@@ -185,7 +188,7 @@ fn watch(shared: &Shared, interval: Duration) {
     let mut pause = interval;
     while !shared.sleep(pause) {
         let visits = shared.visits.load(Ordering::Relaxed);
-        let busy = visits != seen || shared.stand_in();
+        let busy = visits - seen > QUIET || (visits == seen && shared.stand_in());
         seen = visits;
         pause = if busy { BUSY } else { pause * 2 }.min(interval);
     }
