@@ -220,7 +220,8 @@ class RegistryState:
         mine = self._state.map.find(entry.index)
         if mine is not None:
             if entry.stamp < mine.stamp and not entry.more:
-                return None
+                # Another node's would lose but leave its dot beside ours, and such an entry is refused elsewhere.
+                return None if entry.node is None or entry.node == self._node else "foreign_dot"
             if entry.stamp == mine.stamp and entry.node == mine.node and entry.value == mine.value and not entry.more:
                 return None
         if entry.node is None and (mine is None or mine.node is None):

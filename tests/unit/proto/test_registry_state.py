@@ -162,6 +162,17 @@ def test_a_forged_value_for_our_service_is_overruled_also_under_our_own_stamp() 
     assert there.lookup(DB)[0].pid == pid(A)
 
 
+def test_an_older_entry_of_another_node_under_our_name_leaves_no_dot_in_ours() -> None:
+    """Its dot would stay beside ours in all we say of the service from then on, and all others refuse such an entry."""
+    here, there = registry(A), registry(B)
+    [delta] = here.write(Register(DB, pid(A)), NOW).broadcast
+    forged = entry((DB, A), (Atom("service_entry"), DB, pid(A, 9), A, {}), C, at=NOW - 1000)
+    assert here.merge(told(forged), NOW).refused == {"foreign_dot": 1}
+    [copy] = here.snapshot(NOW, python=True)
+    assert told(copy) == told(delta)
+    assert there.merge(told(copy), NOW).refused == {} and there.lookup(DB)
+
+
 def test_two_nodes_of_one_name_do_not_fight_for_ever() -> None:
     one, twin = registry(A), registry(A)
     deltas = one.write(Register(DB, pid(A, 1)), NOW).broadcast
