@@ -29,9 +29,8 @@ from typing import Final
 
 from barrel_p2p.term.types import Atom
 
-MAX_WRITERS: Final = (
-    4096  # names; a guess, well above the nodes of a cluster. Past it who was silent longest is forgotten.
-)
+MAX_WRITERS: Final = 4096  # names; a guess, well above the nodes of a cluster. Past it the longest silent are forgotten
+FORGOTTEN: Final = MAX_WRITERS // 8  # so many at once: to look for each alone lets a message of many names take minutes
 
 Span = tuple[int, int]  # from and to, both included
 NOTHING: Final[Span] = (0, -1)
@@ -63,8 +62,8 @@ class Seen:
         mine = self._spans.get(node)
         if mine is None:
             if len(self._spans) >= MAX_WRITERS:
-                oldest = min(self._heard, key=lambda name: (self._heard[name], name))
-                del self._spans[oldest], self._heard[oldest]
+                for oldest in sorted(self._heard, key=lambda name: (self._heard[name], name))[:FORGOTTEN]:
+                    del self._spans[oldest], self._heard[oldest]
         elif since <= mine[1] and mine[0] <= until:
             since, until = min(since, mine[0]), max(until, mine[1])
         elif until <= mine[1]:
