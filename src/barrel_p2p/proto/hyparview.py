@@ -77,12 +77,13 @@ from barrel_p2p.proto.hyparview_events import (
     TimerFired,
     TrafficSeen,
 )
-from barrel_p2p.proto.hyparview_links import FIRST_CONTACT, MAX_CONTACT_WAIT, Links
+from barrel_p2p.proto.hyparview_links import FIRST_CONTACT, MAX_CONTACT_WAIT, NAME_ROUNDS, Links
 from barrel_p2p.proto.hyparview_passive import some_of
 
 WALKS_INTERVAL: Final = 1.0  # seconds between two JOINs of a peer that send out walks, one for each neighbour; a guess
 HEARSAY: Final = 15.0  # seconds in which a small cluster hears of its contacts: a shuffle and a half; a guess
 MAX_ROUND: Final = 16  # contacts tried one after the other before the next wait; a guess
+MAX_LED_ON: Final = NAME_ROUNDS * 64  # names of a contact that are remembered while we join: one shuffle a round
 SHUFFLED_ACTIVE: Final = 3  # active peers in a shuffle (the paper's)
 
 
@@ -330,7 +331,7 @@ class HyParView(Links):
     def _shuffle_reply(self, peer: str, message: ShuffleReply) -> None:
         pending = self._pending.get(peer)
         if pending is not None and pending.rounds:
-            pending.names += message.peers
+            pending.names = (*pending.names, *message.peers)[:MAX_LED_ON]
         self._merge(message.peers, self._sent)
 
     def _merge(self, names: tuple[str, ...], sent: list[str]) -> None:

@@ -287,4 +287,4 @@ class Links:
         return names[int(self._rng.random() * len(names))]
 
 
-__all__ = ["FIRST_CONTACT", "MAX_CONTACT_WAIT", "Links"]
+__all__ = ["FIRST_CONTACT", "MAX_CONTACT_WAIT", "NAME_ROUNDS", "Links"]

@@ -47,6 +47,14 @@ def test_1_a_contact_with_room_is_asked_and_no_join_is_sent() -> None:
     assert node.all_sent == []
 
 
+def test_1_a_contact_that_never_stops_telling_names_is_remembered_for_some() -> None:
+    node = joining()
+    node.no("c")
+    for number in range(100):
+        node.receive("c", ShuffleReply(names(*(f"x{number}-{n}" for n in range(64)))))
+    assert len(node.machine._pending[full("c")].names) == 3 * 64
+
+
 def test_1_a_full_contact_is_asked_for_names() -> None:
     """It answers with as many as it is sent; ours, which it has or may have, is all that is told."""
     node = joining()
