@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,8 +17,15 @@ from barrel_p2p.proto.flags import DEFAULT, Flags
 from barrel_p2p.proto.handshake import Connected, Framing, HandshakeConfig, HandshakeDialer
 from barrel_p2p.proto.machine import Failed
 from barrel_p2p.term.codec import Codec
+from harness.erlang import COOKIE, Epmd
 
 NAME = Atom("stranger@127.0.0.1")
+
+
+def node(epmd: Epmd, directory: Path, name: str = "py@127.0.0.1", **options: Any) -> Node:
+    """A node over TCP beside the peers of a test."""
+    options = {"cookie": COOKIE, "epmd_port": epmd.port, "data_dir": directory / name, **options}
+    return Node(name, proto_dist="inet_tcp", **options)
 
 
 def config(cookie: str, name: Atom = NAME, flags: Flags = DEFAULT | Flags.DIST_HDR_ATOM_CACHE) -> HandshakeConfig:

@@ -12,11 +12,7 @@ import pytest
 
 from barrel_p2p import ConfigError, Node, NotConnected
 from harness.erlang import COOKIE, Epmd, free_port
-
-
-def node(epmd: Epmd, directory: Path, name: str = "py@127.0.0.1", **options: Any) -> Node:
-    options = {"cookie": COOKIE, "epmd_port": epmd.port, "data_dir": directory / name, **options}
-    return Node(name, proto_dist="inet_tcp", **options)
+from harness.tcp_peer import node
 
 
 def run(story: Callable[[Node], Awaitable[None]], epmd: Epmd, directory: Path, **options: Any) -> None:

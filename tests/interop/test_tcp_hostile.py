@@ -27,14 +27,9 @@ from barrel_p2p.proto import handshake_messages as wire
 from barrel_p2p.proto.flags import DEFAULT, MANDATORY, Flags
 from barrel_p2p.proto.handshake import Connected
 from harness.erlang import COOKIE, Epmd
-from harness.tcp_peer import NAME, Peer, config
+from harness.tcp_peer import NAME, Peer, config, node
 
 HEADER = b"\x83D\0"
-
-
-def node(epmd: Epmd, directory: Path, name: str = "py@127.0.0.1", **options: Any) -> Node:
-    options = {"cookie": COOKIE, "epmd_port": epmd.port, "data_dir": directory / name, **options}
-    return Node(name, proto_dist="inet_tcp", **options)
 
 
 def run(story: Callable[[Node], Awaitable[None]], epmd: Epmd, directory: Path, **options: Any) -> None:
