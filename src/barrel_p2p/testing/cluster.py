@@ -142,6 +142,11 @@ class Cluster:
         """The members that run, in the order of their names' first start."""
         return [member for member in self.members.values() if member.alive]
 
+    @property
+    def honest(self) -> list[Member]:
+        """Those of them that are not malicious: whose promises are kept."""
+        return [member for member in self.live if not member.malicious]
+
     # --- facts --------------------------------------------------------------------------------------------------------
 
     def tell(self, member: Member, fact: membership.Fact) -> None:

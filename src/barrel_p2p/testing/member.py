@@ -38,6 +38,7 @@ class Member:
         "hyparview",
         "hyparview_wire",
         "kind",
+        "malicious",
         "name",
         "number",
         "offset",
@@ -57,6 +58,7 @@ class Member:
         self.plumtree = plumtree
         self.kind: Kind = kind
         self.alive = True
+        self.malicious = False  # what it does and believes is nobody's concern
         self.up_ms = -1  # when it had its first neighbour
         self.died_ms = -1
         self.ends: dict[str, End] = {}

@@ -53,6 +53,12 @@ class Report:
     sent: dict[str, int]
     phases: dict[str, Shape]
     outcomes: tuple[Outcome, ...] = field(repr=False)
+    hostile: int = 0
+    """Messages of a malicious member."""
+    refused: dict[str, int] = field(default_factory=dict, repr=False)
+    """Messages, or parts of them, that honest nodes refused, by reason."""
+    tables: dict[str, int] = field(default_factory=dict, repr=False)
+    """The largest tables of honest nodes at the end, if the nodes had services."""
 
     @property
     def events_per_second(self) -> float:
@@ -87,6 +93,10 @@ class Report:
                 f" (worst {group.worst:.2%}, {group.complete} complete), redundancy {group.redundancy:.3f},"
                 f" last hop {group.last_hop:.1f}, {group.seconds * 1000:.0f} ms"
             )
+        if self.hostile:
+            text.append(f"  {self.hostile:,} messages of a malicious member")
+        if self.tables:
+            text.append("  largest tables: " + ", ".join(f"{path} {size}" for path, size in self.tables.items()))
         return text
 
 

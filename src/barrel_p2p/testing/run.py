@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import resource
 import time
+import traceback
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,14 +17,17 @@ from barrel_p2p.testing import checkers, graph
 from barrel_p2p.testing.broadcasts import Entry, Outcome
 from barrel_p2p.testing.cluster import Cluster, MakeMember
 from barrel_p2p.testing.faults import Faults
+from barrel_p2p.testing.malice import Malice
 from barrel_p2p.testing.report import Report, SimulationFailed
 from barrel_p2p.testing.scenario import Broadcasts, Scenario, load
+from barrel_p2p.testing.services import Services
 
 Progress = Callable[[float, float, int], None]
 """Called now and then with the simulated seconds that have passed, those in all, and the number of live nodes."""
 
 OUTCOME_MS = 20_000  # after so long a broadcast has got where it gets to
 PROGRESS_MS = 5_000
+SAMPLES = 24  # of the sizes of tables in a run
 
 
 def run(
@@ -74,7 +78,8 @@ class _Run:
         self._plan = plan
         self._source = source
         self._progress = progress
-        self._cluster = Cluster(plan, plan.seed, make)
+        self._cluster = Services(plan, plan.seed, make) if plan.services else Cluster(plan, plan.seed, make)
+        self._malice: Malice | None = None
         self._clock = self._cluster.clock
         self._end_ms = int((plan.ready + plan.duration) * 1000)
         self._phases: dict[str, graph.Shape] = {}
@@ -92,10 +97,20 @@ class _Run:
         clock.at(int(plan.check_every * 1000), self._check_always)
         if self._progress is not None:
             clock.at(0, self._tell_progress)
-        clock.run(self._end_ms)
+        self._run_clock()
         self._check({**checkers.ALWAYS, **checkers.QUIET})
         self._phases["end"] = self._shape()
         return self._report(time.process_time() - began[0], time.perf_counter() - began[1])
+
+    def _run_clock(self) -> None:
+        try:
+            self._clock.run(self._end_ms)
+        except SimulationFailed:
+            raise
+        except Exception as error:  # of a machine, which must not raise whatever happens
+            what = traceback.format_exception_only(error)[-1].strip()
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            self._fail([f"a node crashed: {what} ({where.name}, {Path(where.filename).name}:{where.lineno})"], error)
 
     def _plan_joins(self) -> None:
         plan = self._plan
@@ -110,6 +125,18 @@ class _Run:
 
     def _ready(self, _: Any, __: Any, ___: Any) -> None:
         self._phases["ready"] = self._shape()
+        cluster, plan = self._cluster, self._plan
+        if isinstance(cluster, Services):
+            cluster.use(self._end_ms - int(plan.quiet * 1000) // 3)
+            self._clock.at(self._clock.ms, self._measure, cluster, int(plan.duration * 1000) // SAMPLES)
+            if plan.malicious is not None:
+                member = cluster.live[-1]
+                until_ms = self._end_ms - int(plan.quiet * 1000)
+                self._malice = Malice(cluster, member, per_minute=plan.malicious.per_minute, until_ms=until_ms)
+
+    def _measure(self, cluster: Services, every_ms: int, _: Any) -> None:
+        self._clock.at(self._clock.ms + every_ms, self._measure, cluster, every_ms)
+        cluster.measure()
 
     def _shape(self) -> graph.Shape:
         return graph.shape(self._cluster.live, self._cluster.rng)
@@ -123,7 +150,7 @@ class _Run:
 
     def _broadcast(self, group: Broadcasts, _: Any, __: Any) -> None:
         cluster = self._cluster
-        live = [member for member in cluster.live if member.up_ms >= 0]
+        live = [member for member in cluster.honest if member.up_ms >= 0]
         if not live:
             return
         sender = live[0] if group.senders == "first" else live[int(cluster.rng.random() * len(live))]
@@ -142,7 +169,7 @@ class _Run:
 
     def _broadcast_over(self, entry: Entry, _: Any, __: Any) -> None:
         cluster = self._cluster
-        outcome, missed = cluster.ledger.close(entry, cluster.live, disturbed_ms=cluster.disturbed_ms)
+        outcome, missed = cluster.ledger.close(entry, cluster.honest, disturbed_ms=cluster.disturbed_ms)
         if outcome.quiet and missed and "delivered" in self._plan.checks:
             self._fail([f"delivered: broadcast {entry.number} of {outcome.at} s did not reach {', '.join(missed)}"])
 
@@ -160,12 +187,14 @@ class _Run:
         if problems:
             self._fail(problems)
 
-    def _fail(self, problems: list[str]) -> None:
+    def _fail(self, problems: list[str], cause: Exception | None = None) -> None:
         plan = self._plan
         replay = f"barrel sim {self._source} --seed {plan.seed} --nodes {plan.nodes}"
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         at = f"after {self._clock.seconds} s"
-        raise SimulationFailed(f"{problems[0]}{more}, {at}; {_version()}; replay: {replay}", replay, problems)
+        raise SimulationFailed(
+            f"{problems[0]}{more}, {at}; {_version()}; replay: {replay}", replay, problems
+        ) from cause
 
     def _report(self, cpu: float, wall: float) -> Report:
         cluster = self._cluster
@@ -182,6 +211,9 @@ class _Run:
             sent={kind.__name__: count for kind, count in cluster.sent.items()},
             phases=self._phases,
             outcomes=tuple(cluster.ledger.outcomes),
+            hostile=0 if self._malice is None else self._malice.sent,
+            refused=dict(cluster.refused) if isinstance(cluster, Services) else {},
+            tables=cluster.growth.largest() if isinstance(cluster, Services) else {},
         )
 
 

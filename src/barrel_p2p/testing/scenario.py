@@ -130,6 +130,14 @@ class Broadcasts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Malicious:
+    """One member, the last to join, says what nobody should (see ``malice``), from when the cluster is ready until it
+    has to be quiet: ``per_minute`` messages beside those of an honest one."""
+
+    per_minute: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """See the head of this file; ``load`` makes one of a TOML file."""
 
@@ -140,6 +148,8 @@ class Scenario:
     seed: int = 1
     wire: bool = False
     """Send every message through the codec of the wire."""
+    services: bool = False
+    """Let the nodes share maps, services and leases, and look for services; messages are bytes, as on a real node."""
     join: JoinPlan = field(default_factory=JoinPlan)
     network: Network = field(default_factory=Network)
     clocks: Clocks = field(default_factory=Clocks)
@@ -147,6 +157,7 @@ class Scenario:
     broadcast: PlumtreeConfig = field(default_factory=PlumtreeConfig)
     faults: tuple[Fault, ...] = ()
     broadcasts: tuple[Broadcasts, ...] = ()
+    malicious: Malicious | None = None
     checks: tuple[str, ...] = ("bounded", "symmetric", "connected", "delivered", "no_dead")
     """Names of checkers (see ``checkers``)."""
     check_every: float = 5.0
@@ -209,6 +220,7 @@ _PARTS: dict[str, type] = {
     "clocks": Clocks,
     "membership": HyParViewConfig,
     "broadcast": PlumtreeConfig,
+    "malicious": Malicious,
 }
 
 
@@ -223,4 +235,15 @@ def _make(kind: Any, table: Mapping[str, Any], where: str) -> Any:
         raise ConfigError(f"{where}: {error}") from None
 
 
-__all__ = ["Broadcasts", "Clocks", "Fault", "JoinPlan", "Network", "Scenario", "from_mapping", "load", "standard"]
+__all__ = [
+    "Broadcasts",
+    "Clocks",
+    "Fault",
+    "JoinPlan",
+    "Malicious",
+    "Network",
+    "Scenario",
+    "from_mapping",
+    "load",
+    "standard",
+]
