@@ -16,7 +16,7 @@ from ..term.types import Atom, Pid, Reference
 from .current import HasRuntime, current, current_process, runtime_of
 from .names import ServerName
 from .process import EXITING, NO_MAILBOX, RUNNING, Process
-from .reasons import DOWN, KILLED, as_reason
+from .reasons import DOWN, KILLED, NORMAL, as_reason
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -396,7 +396,7 @@ def exit(*args: Any) -> None:
         reason: any term; a plain ``str`` means the atom. Without one: ``normal``.
     """
     if len(args) < 2:
-        raise Exit(as_reason(args[0]) if args else Atom("normal"))
+        raise Exit(as_reason(args[0]) if args else NORMAL)
     pid, reason = args
     reason = as_reason(reason)
     process = current_process()
