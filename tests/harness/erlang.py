@@ -84,6 +84,26 @@ class Epmd:
             assert time.monotonic() < deadline, "epmd does not start"
             time.sleep(0.01)  # nothing to await: epmd tells nobody when it listens
 
+    def port_of(self, alive: str) -> int:
+        """PORT_PLEASE2_REQ: where a node listens."""
+        with self._open() as epmd:
+            epmd.sendall((len(alive) + 1).to_bytes(2, "big") + b"z" + alive.encode())
+            reply = epmd.recv(1024)
+        assert reply[:2] == b"w\0", f"epmd does not know {alive}"
+        return int.from_bytes(reply[2:4], "big")
+
+    def register(self, alive: str, port: int) -> socket.socket:
+        """ALIVE2_REQ: make a node known as long as the socket is open."""
+        name = alive.encode()
+        body = b"x" + port.to_bytes(2, "big") + b"M\0\0\x06\0\x06" + len(name).to_bytes(2, "big") + name + b"\0\0"
+        epmd = self._open()
+        epmd.sendall(len(body).to_bytes(2, "big") + body)
+        assert epmd.recv(16)[1] == 0, f"epmd does not take {alive}"
+        return epmd
+
+    def _open(self) -> socket.socket:
+        return socket.create_connection((self.host, self.port), timeout=PATIENCE)
+
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()

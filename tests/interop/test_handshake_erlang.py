@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -23,66 +21,11 @@ from barrel_p2p.proto.handshake import (
 )
 from barrel_p2p.proto.machine import Failed
 from barrel_p2p.term.types import Atom
+from harness.erlang import COOKIE, Epmd, tool
 from pairs import events_of
 
-COOKIE = "interop-cookie"
 PYTHON = Atom("python@127.0.0.1")
 PATIENCE = 20.0  # seconds for one answer of a node on a busy machine
-
-
-def tool(name: str) -> str:
-    path = shutil.which(name)
-    assert path is not None, f"{name} is missing: these tests need Erlang (apt-get install erlang-base)"
-    return path
-
-
-class Epmd:
-    """A port mapper of our own, so that no daemon stays behind and no other node is in the way."""
-
-    def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        self.process = subprocess.Popen([tool("epmd"), "-port", str(self.port), "-address", "127.0.0.1"])
-        self.environment = {**os.environ, "ERL_EPMD_PORT": str(self.port), "ERL_EPMD_ADDRESS": "127.0.0.1"}
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                self._open().close()
-                break
-            except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "epmd does not start"
-                time.sleep(0.01)  # nothing to await: epmd tells nobody when it listens
-
-    def port_of(self, alive: str) -> int:
-        """PORT_PLEASE2_REQ: where the node listens."""
-        with self._open() as epmd:
-            epmd.sendall((len(alive) + 1).to_bytes(2, "big") + b"z" + alive.encode())
-            reply = epmd.recv(1024)
-        assert reply[:2] == b"w\0", f"epmd does not know {alive}"
-        return int.from_bytes(reply[2:4], "big")
-
-    def register(self, alive: str, port: int) -> socket.socket:
-        """ALIVE2_REQ: make a node known as long as the socket is open."""
-        name = alive.encode()
-        body = b"x" + port.to_bytes(2, "big") + b"M\0\0\x06\0\x06" + len(name).to_bytes(2, "big") + name + b"\0\0"
-        epmd = self._open()
-        epmd.sendall(len(body).to_bytes(2, "big") + body)
-        assert epmd.recv(16)[1] == 0, f"epmd does not take {alive}"
-        return epmd
-
-    def _open(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture(scope="module")
-def epmd() -> Iterator[Epmd]:
-    mapper = Epmd()
-    yield mapper
-    mapper.stop()
 
 
 @contextmanager
