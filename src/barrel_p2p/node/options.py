@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 from barrel_p2p.errors import ConfigError
 from barrel_p2p.net.discovery import Address, Backend
+from barrel_p2p.proto.hyparview_config import HyParViewConfig
 
 DEFAULT_COOKIE = "barrel_p2p"  # upstream's default
+_MEMBERSHIP = HyParViewConfig()  # has the defaults of the overlay's options
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +64,29 @@ class Options:
     contact_nodes: tuple[str, ...] = ()
     """Nodes to join the cluster through while this one knows no other: ``seed@10.0.0.1``; ``dns:seed@HOST``, a node
     at each address of HOST; ``srv:seed@_barrel-p2p._udp.HOST``, one for each service record (``dns`` extra)."""
-    contact_retry_ms: int = 5_000
+    contact_retry_ms: int = _MEMBERSHIP.contact_retry_ms
     """Pause between attempts to join through ``contact_nodes`` (upstream's default); it grows to twelve times that."""
-    active_size: int = 5
+    active_size: int = _MEMBERSHIP.active_size
     """Neighbours in the overlay, whom broadcasts go to (upstream's and the HyParView paper's)."""
-    passive_size: int = 30
+    passive_size: int = _MEMBERSHIP.passive_size
     """Nodes kept as replacements for neighbours (upstream's and the paper's)."""
-    arwl: int = 6
+    arwl: int = _MEMBERSHIP.arwl
     """Hops of the walk that finds neighbours for a new node (upstream's and the paper's)."""
-    prwl: int = 3
+    prwl: int = _MEMBERSHIP.prwl
     """Hops left in that walk where the new node enters a passive view, and hops of a shuffle (upstream's)."""
-    shuffle_length: int = 8
+    shuffle_length: int = _MEMBERSHIP.shuffle_length
     """Names that two nodes exchange at a time (upstream's and the paper's)."""
-    shuffle_period_ms: int = 10_000
+    shuffle_period_ms: int = _MEMBERSHIP.shuffle_period_ms
     """Time between two such exchanges in quiet times (upstream's)."""
-    max_fail_count: int = 5
+    max_fail_count: int = _MEMBERSHIP.max_fail_count
     """Failed attempts after which a node of the passive view is forgotten (upstream's)."""
-    base_backoff_ms: int = 1_000
+    base_backoff_ms: int = _MEMBERSHIP.base_backoff_ms
     """Wait after a first failed attempt, doubled with each further one (upstream's)."""
-    passive_max_age_ms: int = 300_000
+    passive_max_age_ms: int = _MEMBERSHIP.passive_max_age_ms
     """A node of the passive view that nobody mentioned for so long is forgotten (upstream's)."""
-    churn_window_ms: int = 30_000
+    churn_window_ms: int = _MEMBERSHIP.churn_window_ms
     """Window in which comings and goings are counted: more of them, more exchanges (upstream's)."""
-    pending_timeout_ms: int = 30_000
+    pending_timeout_ms: int = _MEMBERSHIP.pending_timeout_ms
     """Limit for an attempt to win a neighbour (upstream's)."""
     dist_gc_sweep_period_ms: int = 60_000
     """Time between two looks for channels that nobody uses (upstream's)."""
