@@ -53,7 +53,6 @@ from barrel_p2p.proto.hyparview_events import (
     ConnectFailed,
     ContactsFound,
     Disconnect,
-    Fact,
     ForwardJoin,
     Join,
     JoinRequested,
@@ -65,7 +64,6 @@ from barrel_p2p.proto.hyparview_events import (
     Neighbor,
     NeighborReply,
     Notify,
-    Order,
     PeerConnected,
     PeerLost,
     Release,
@@ -97,14 +95,6 @@ class HyParView(Links):
         config: the settings.
         rng: where all randomness comes from.
     """
-
-    def handle(self, fact: Fact, *, now: float) -> list[Order]:
-        """Take a fact (``now`` in monotonic seconds); perform what comes back, in order."""
-        out: list[Order] = []
-        self._out = out
-        self._now = now
-        self._facts[type(fact)](self, fact)
-        return out
 
     @property
     def active(self) -> list[str]:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
+from barrel_p2p.proto.fact_machine import FactMachine
 from barrel_p2p.proto.hyparview_config import FILL_DELAY, HyParViewConfig
 from barrel_p2p.proto.hyparview_events import (
     Connect,
     Disconnect,
     DownReason,
+    Fact,
     Join,
     JoinFailed,
     Kind,
@@ -48,7 +50,7 @@ class _Pending:
     names: tuple[str, ...] = ()  # what it told
 
 
-class Links:
+class Links(FactMachine[Fact, Order]):
     """What the machine knows, and the moves that its handlers have in common."""
 
     __slots__ = (
@@ -64,8 +66,6 @@ class Links:
         "_lingering",
         "_lost",
         "_neighbor_timeout",
-        "_now",
-        "_out",
         "_pace",
         "_passive",
         "_pending",
@@ -82,6 +82,7 @@ class Links:
     )  # fmt: skip
 
     def __init__(self, name: str, config: HyParViewConfig, *, rng: Random) -> None:
+        super().__init__()
         self.name = name
         self.config = config
         self._rng = rng
@@ -106,8 +107,6 @@ class Links:
         self._refusals = 0  # since the last shuffle
         self._sent: list[str] = []  # names in our last shuffle
         self._started = self._left = False
-        self._out: list[Order] = []
-        self._now = 0.0
 
     def needs(self, peer: str) -> bool:
         """Whether the channel to ``peer`` is in use by the membership."""

@@ -40,6 +40,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any, ClassVar, Final
 
+from barrel_p2p.proto.fact_machine import FactMachine
 from barrel_p2p.proto.hyparview_events import Kind
 from barrel_p2p.proto.plumtree_cache import Cache
 from barrel_p2p.proto.plumtree_config import PlumtreeConfig
@@ -85,7 +86,7 @@ def new_id(rng: Random) -> bytes:
     return rng.randbytes(32)
 
 
-class Plumtree:
+class Plumtree(FactMachine[Fact, Order]):
     """The broadcasts of one node::
 
         orders = plumtree.handle(BroadcastRequested(new_id(rng), Atom("chat"), b"hello"), now=loop.time())
@@ -95,9 +96,10 @@ class Plumtree:
         config: the settings.
     """
 
-    __slots__ = ("_cache", "_eager", "_lazy", "_missing", "_now", "_out", "_owned", "_waits", "_wake", "config", "name")
+    __slots__ = ("_cache", "_eager", "_lazy", "_missing", "_owned", "_waits", "_wake", "config", "name")
 
     def __init__(self, name: str, config: PlumtreeConfig) -> None:
+        super().__init__()
         self.name = name
         self.config = config
         self._eager: dict[str, Kind] = {}
@@ -107,16 +109,6 @@ class Plumtree:
         self._owned: dict[str, int] = {}  # entries of ``missing`` on a peer's account
         self._waits: list[tuple[float, bytes]] = []  # heap of when to ask for what is missing
         self._wake: float | None = None  # when the timer ``graft`` fires
-        self._out: list[Order] = []
-        self._now = 0.0
-
-    def handle(self, fact: Fact, *, now: float) -> list[Order]:
-        """Take a fact (``now`` in monotonic seconds); perform what comes back, in order."""
-        out: list[Order] = []
-        self._out = out
-        self._now = now
-        self._facts[type(fact)](self, fact)
-        return out
 
     @property
     def eager(self) -> list[str]:
