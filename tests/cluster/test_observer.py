@@ -172,6 +172,8 @@ def test_top_shows_the_node_its_peers_and_the_cluster_behind_it(shell: Shell) ->
 
     until(settled)
     text = shell.run("top", BOB, "--once", "--interval", "1.5")
+    assert shell.run("top", BOB, "--once", "--interval", "0.1", "--svg", "top.svg") == ""
+    assert f">{BOB}  barrel_p2p" in (shell.directory / "top.svg").read_text()
     assert text.startswith(f"{BOB}  barrel_p2p ") and "2 nodes, 1 more that can't be looked at" in text
     lines = text.splitlines()
     (link, up) = [line.split()[1] for line in lines if line.startswith("alice@")]  # as a peer, and in the cluster
@@ -212,6 +214,7 @@ def test_a_node_that_does_not_allow_it_shows_nothing_and_says_how(shell: Shell) 
         assert "start it with `barrel start --observable`" in shell.run(command, BOB, status=1)
     shell.run("top", "nobody@127.0.0.1", status=3)
     assert "--interval must be at least" in shell.run("top", BOB, "--interval", "0", status=2)
+    assert "give --once too" in shell.run("top", BOB, "--svg", "top.svg", status=2)
 
 
 def test_a_node_that_answers_nonsense_is_named(shell: Shell) -> None:

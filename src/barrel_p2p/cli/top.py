@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from barrel_p2p.cli.arguments import Parser, Usage
 from barrel_p2p.cli.client import Client, add_arguments, client
 from barrel_p2p.cli.crawl import Cluster, crawl, refusal
+from barrel_p2p.cli.picture import picture
 from barrel_p2p.cli.status import FAILED, OK
 from barrel_p2p.cli.top_view import View
 from barrel_p2p.errors import BarrelError, NodeDown, RemoteError
@@ -30,6 +33,7 @@ EXAMPLES = (
     "barrel top bob@127.0.0.1",
     "barrel top bob@10.0.0.2 --interval 5 --sort wakes",
     "barrel top bob@127.0.0.1 --once --rows 5",
+    "barrel top bob@127.0.0.1 --once --svg top.svg",
 )
 _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _OTHER_SCREEN, _OWN_SCREEN = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
@@ -40,6 +44,7 @@ def parser(name: str) -> Parser:
     add_arguments(made)
     made.add_argument("--interval", metavar="SECONDS", type=float, default=2.0, help="time between two views (2)")
     made.add_argument("--once", action="store_true", help="print one view, with the rates of one interval, and end")
+    made.add_argument("--svg", metavar="FILE", type=Path, help="with --once: write the view there, as a picture")
     made.add_argument("--count", metavar="NUMBER", type=int, help="end after so many views")
     made.add_argument("--rows", metavar="NUMBER", type=int, default=10, help="rows of each table (10)")
     made.add_argument("--sort", choices=("mailbox", "wakes"), default="mailbox", help="order of processes (mailbox)")
@@ -50,6 +55,10 @@ def parser(name: str) -> Parser:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.interval < 0.1 or arguments.rows < 1 or arguments.max_nodes < 1:
         raise Usage("barrel top: --interval must be at least 0.1, --rows and --max-nodes at least 1")
+    if arguments.svg is not None and not arguments.once:
+        raise Usage("barrel top: --svg is a picture of one view: give --once too")
+    if arguments.svg is not None and not arguments.svg.parent.is_dir():
+        raise Usage(f"barrel top: there is no directory {arguments.svg.parent}")
     return asyncio.run(_top(arguments))
 
 
@@ -62,7 +71,8 @@ async def _top(arguments: argparse.Namespace) -> int:
             print(f"barrel: {refusal(error, visitor.target)}", file=sys.stderr)
             return FAILED
         if arguments.once:
-            await _watch(arguments, visitor, before, print, views=1)
+            show = print if arguments.svg is None else functools.partial(_save, arguments.svg)
+            await _watch(arguments, visitor, before, show, views=1)
         elif sys.stdout.isatty():
             print(_OTHER_SCREEN, end="")
             try:
@@ -98,6 +108,13 @@ async def _look(visitor: Client, max_nodes: int) -> Cluster:
         return await crawl(visitor, max_nodes)
     except BarrelError as error:
         raise NodeDown((Atom("nodedown"), visitor.target), f"{visitor.target} is gone: {error}") from error
+
+
+def _save(path: Path, text: str) -> None:
+    try:
+        path.write_text(picture(text, "barrel top"), encoding="utf-8")
+    except OSError as error:
+        raise Usage(f"barrel top: {path} can't be written: {error.strerror}") from None
 
 
 def _print(text: str) -> None:

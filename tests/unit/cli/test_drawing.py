@@ -11,6 +11,7 @@ import pytest
 from barrel_p2p.cli.crawl import Cluster
 from barrel_p2p.cli.drawing import draw, links_of
 from barrel_p2p.cli.layout import layout
+from barrel_p2p.cli.picture import picture
 from barrel_p2p.cli.top_view import View
 from barrel_p2p.term.types import Atom, Pid
 
@@ -106,6 +107,20 @@ def test_processes_are_sorted_by_mailbox_or_by_wakes() -> None:
         lines = View(A, sort=sort).frame(now, before, "").splitlines()
         row = lines[next(i for i, line in enumerate(lines) if line.startswith("PROCESS")) + 1].split()
         assert row[1] == first and row[3] == wakes
+
+
+def test_a_view_as_a_picture_keeps_its_lines_within_it() -> None:
+    now = cluster(snapshot(A, eager=(Atom("<b>&@h"),)))
+    text = View(A).frame(now, now, "12:00:00")
+    root = ElementTree.fromstring(picture(text, "top"))
+    lines = [line for line in text.splitlines() if line.strip()]
+    drawn = root.findall("{http://www.w3.org/2000/svg}text")
+    assert [line.text for line in drawn] == [line.strip() for line in lines]
+    for line in drawn:
+        assert float(line.get("x", 0)) + float(line.get("textLength", 0)) <= float(root.get("width", 0)) - 10
+        assert float(line.get("y", 0)) <= float(root.get("height", 0)) - 10
+    bold = [(line.text or "").split()[0] for line in drawn if line.get("font-weight")]
+    assert bold == [A, "PEER", "NODE", "PROCESS"]
 
 
 def test_no_other_node_moves_the_cursor() -> None:
