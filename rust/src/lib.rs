@@ -2,6 +2,7 @@
 
 pub mod atom_cache;
 mod burst;
+pub mod budget;
 pub mod etf;
 pub mod frame;
 mod py;

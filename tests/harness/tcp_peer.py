@@ -40,8 +40,8 @@ class Peer:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, node: Node) -> Peer:
-        return cls(*await asyncio.open_connection(*node.listen_address))
+    async def connect(cls, node: Node, source: str = "127.0.0.1") -> Peer:
+        return cls(*await asyncio.open_connection(*node.listen_address, local_addr=(source, 0)))
 
     async def shake(self, node: Node, config: HandshakeConfig) -> Connected | Failed:
         """Go through the handshake as dialer; an early end of the connection is ``Failed``, too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ from barrel_p2p import (
     send,
     spawn,
 )
+from barrel_p2p.net import tcp
 from barrel_p2p.proto import handshake_messages as wire
 from barrel_p2p.proto.flags import DEFAULT, MANDATORY, Flags
 from barrel_p2p.proto.handshake import Connected
@@ -111,6 +113,31 @@ def test_a_flood_of_connects_is_bounded_and_passes(epmd: Epmd, tmp_path: Path) -
             peer.close()
 
     run(story, epmd, tmp_path, max_unauthenticated=16, setup_timeout_ms=3000)
+
+
+def test_an_address_whose_handshakes_fail_is_turned_away_and_others_are_not(
+    epmd: Epmd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp, "HandshakeBudget", functools.partial(tcp.HandshakeBudget, burst=4, per_second=0))
+
+    async def story(py: Node) -> None:
+        py.monitor_nodes()
+        for _ in range(10):
+            peer = await Peer.connect(py, "127.0.0.2")
+            assert isinstance(await peer.shake(py, config(COOKIE)), Connected)
+            peer.close()
+            assert await receive(match=lambda m: m == ("nodedown", NAME), timeout=5)
+        for tries in range(1, 7):
+            peer = await Peer.connect(py, "127.0.0.2")
+            assert not isinstance(await peer.shake(py, config("guessed")), Connected)
+            metrics = py.statistics().metrics
+            begun = metrics["barrel_p2p.dist.handshakes"].series
+            assert begun[("incoming", "ok")] == 10
+            assert sum(begun.values()) == 10 + min(tries, 4)
+            turned_away = metrics["barrel_p2p.dist.turned_away"].series
+            assert turned_away == {("refused_address",): max(0, tries - 4), ("refused_load",): 0}
+
+    run(story, epmd, tmp_path)
 
 
 async def _ended_after(peer: Peer, started: float) -> float:

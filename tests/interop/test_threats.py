@@ -19,7 +19,6 @@ from barrel_p2p import Atom, AuthError, HandshakeError, Node, NotConnected, Pid
 from barrel_p2p.disk.keys import Identity
 from barrel_p2p.node import carrier_quic
 from barrel_p2p.node.rotation import NAME, ROTATED
-from barrel_p2p.proto.conduct import Budget
 from barrel_p2p.proto.endorsement import encode_chain, endorse
 from foreign import ForeignError, ForeignNode
 from foreign.relay import Relay
@@ -259,7 +258,8 @@ def test_an_address_whose_handshakes_fail_runs_out_of_budget_and_members_there_d
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     """Bad proofs of keys, and guesses at the cookie."""
-    monkeypatch.setattr(carrier_quic, "Budget", functools.partial(Budget, burst=4, per_second=0.001))
+    small = functools.partial(carrier_quic.QuicTransport, address_burst=4, address_per_second=0)
+    monkeypatch.setattr(carrier_quic, "QuicTransport", small)
 
     async def story(stack: AsyncExitStack) -> None:
         alice, bob = await started(stack, tmp_path, "alice"), await started(stack, tmp_path, "bob")
@@ -268,11 +268,13 @@ def test_an_address_whose_handshakes_fail_runs_out_of_budget_and_members_there_d
             bob.disconnect(alice.name)
             await until(lambda: not alice.nodes())
         eve = await stack.enter_async_context(ForeignNode(EVE, cookie=COOKIE, timeout=2.0, **{fault: True}))
-        said = []
-        for _ in range(6):
-            with pytest.raises((ForeignError, ConnectionError, TimeoutError)) as error:
+        for tries in range(1, 7):
+            with pytest.raises((ForeignError, ConnectionError, TimeoutError)):
                 await eve.dial(alice.name, alice.listen_address)
-            said.append("busy" in str(error.value))
-        assert said == [False] * 4 + [True] * 2
+            metrics = alice.statistics().metrics
+            begun = metrics["barrel_p2p.dist.auth.attempts"].series
+            assert sum(n for (role, _), n in begun.items() if role == "incoming") == 10 + min(tries, 4)
+            refused = metrics["barrel_p2p.dist.turned_away"].series[("refused_address",)]
+            assert refused == max(0, tries - 4), "before TLS"
 
     run(story)

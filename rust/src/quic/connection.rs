@@ -13,7 +13,7 @@ use super::streams::{UserStreams, QUANTUM};
 use super::Event;
 use crate::frame::{Deframer, Limits, RawMessage};
 use bytes::{Buf, Bytes};
-use quinn_proto::{Dir, ReadError, Side, StreamEvent, StreamId, VarInt};
+use quinn_proto::{ConnectionError, Dir, ReadError, Side, StreamEvent, StreamId, VarInt};
 use rustls::pki_types::CertificateDer;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -42,6 +42,8 @@ pub struct Connection {
     /// It stands in the endpoint's queue of connections with something to report.
     pub ready: bool,
     pub drained: bool,
+    /// It may go once what is queued was sent, without the time that QUIC would have it linger: see `give_up`.
+    pub given_up: bool,
     /// A step of it panicked; quinn's state must not be touched again.
     pub broken: bool,
     /// When the TLS handshake must be done; the dialer has a timeout of its own.
@@ -136,6 +138,7 @@ impl Connection {
             unflushed: true,
             ready: false,
             drained: false,
+            given_up: false,
             broken: false,
             handshake_deadline: None,
             timer: None,
@@ -252,6 +255,17 @@ impl Connection {
         self.close(now, 0, text, CloseReason::new("protocol", text));
     }
 
+    /// A stranger's connection that ended leaves nothing behind: else who begins and ends one after the other could
+    /// make us keep hundreds, for three seconds each. A packet that comes late gets a stateless reset.
+    pub fn give_up(&mut self) {
+        self.given_up = true;
+    }
+
+    /// Whether nothing of it is needed any more.
+    pub fn is_over(&self) -> bool {
+        !self.has_news() && (self.drained || (self.given_up && !self.unflushed))
+    }
+
     /// After a panic: reports the end; quinn's half is left alone until its endpoint goes.
     pub fn break_down(&mut self) {
         self.broken = true;
@@ -282,7 +296,14 @@ impl Connection {
         while let Some(event) = self.quic.poll() {
             match event {
                 quinn_proto::Event::Connected => self.connected(),
-                quinn_proto::Event::ConnectionLost { reason } => self.end(close_reason(reason)),
+                quinn_proto::Event::ConnectionLost { reason } => {
+                    let stranger =
+                        matches!(self.phase, Phase::Handshaking | Phase::Unauthenticated);
+                    if stranger && !self.is_dialer && is_by_peer(&reason) {
+                        self.give_up();
+                    }
+                    self.end(close_reason(reason));
+                }
                 quinn_proto::Event::Stream(event) => self.stream_event(event, now, options),
                 _ => {}
             }
@@ -731,6 +752,13 @@ impl Connection {
     pub fn is_open(&self) -> bool {
         matches!(self.channel.state(), State::Open { .. })
     }
+}
+
+fn is_by_peer(reason: &ConnectionError) -> bool {
+    matches!(
+        reason,
+        ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_)
+    )
 }
 
 /// How often a suspected peer is asked for a sign of life.

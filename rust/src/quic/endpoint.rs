@@ -2,6 +2,7 @@
 
 use super::channel::Channel;
 use super::connection::{Budget, Connection, Phase};
+use super::gate::{FirstPacket, Gate, TurnedAway, Verdict};
 use super::options::Options;
 use super::reason::CloseReason;
 use super::socket::{Arena, Socket, ARENA, MAX_SEND};
@@ -9,9 +10,10 @@ use super::streams::UserStreams;
 use super::{tls, Event, Link};
 use crate::frame::Limits;
 use bytes::BytesMut;
+use quinn_proto::crypto::HandshakeTokenKey;
 use quinn_proto::{
-    ClientConfig, ConnectionHandle, DatagramEvent, EndpointConfig, HashedConnectionIdGenerator,
-    Incoming, ServerConfig, TransportConfig, ValidationTokenConfig,
+    ClientConfig, ConnectionHandle, DatagramEvent, EndpointConfig, EndpointEvent,
+    HashedConnectionIdGenerator, Incoming, ServerConfig, TransportConfig, ValidationTokenConfig,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
@@ -25,6 +27,9 @@ use std::time::{Duration, Instant};
 const RECEIVE_ROUNDS: usize = 4;
 /// Sockets that one connection left and that are read still; older ones are given up at once.
 const MAX_LEFT: usize = 8;
+/// First packets of dialers in one batch that wait for the gate's verdict, and what each may bring along.
+const MAX_INCOMING: usize = 1024;
+const INCOMING_BYTES: u64 = 16 << 10;
 /// When the kernel has no room for a packet, or work is left over, try again after this.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -33,7 +38,10 @@ pub struct Core {
     quinn: Arc<EndpointConfig>,
     client: Arc<quinn_proto::crypto::rustls::QuicClientConfig>,
     transport: PerPlace<Arc<TransportConfig>>,
-    server: PerPlace<Arc<ServerConfig>>,
+    /// Seals what a Retry says; it outlives a change of the certificate.
+    token_key: Arc<dyn HandshakeTokenKey>,
+    server: Servers,
+    gate: Gate,
     listener: Option<RawFd>,
     endpoints: BTreeMap<RawFd, Endpoint>,
     connections: BTreeMap<u64, Connection>,
@@ -57,6 +65,8 @@ struct Endpoint {
     /// The local address of the socket, with an unspecified IP for a listener on all interfaces.
     address: SocketAddr,
     is_listener: bool,
+    /// For the moment packets of no connection are dropped unread.
+    is_shut: bool,
 }
 
 /// A socket that a connection moved away from.
@@ -106,23 +116,47 @@ impl<T> PerPlace<T> {
     }
 }
 
-fn server_configs(
-    crypto: &Arc<quinn_proto::crypto::rustls::QuicServerConfig>,
-    transport: &PerPlace<Arc<TransportConfig>>,
-    options: &Options,
-) -> PerPlace<Arc<ServerConfig>> {
-    let one = |transport: &Arc<TransportConfig>| {
-        let mut config = ServerConfig::with_crypto(crypto.clone());
-        config.migration(options.refuse_migration == 0);
-        config.transport_config(transport.clone());
-        let mut tokens = ValidationTokenConfig::default();
-        tokens.sent(0);
-        config.validation_token_config(tokens);
-        Arc::new(config)
-    };
-    PerPlace {
-        local: one(&transport.local),
-        remote: one(&transport.remote),
+/// How connections are accepted; the endpoint itself has one of the last two.
+struct Servers {
+    local: Arc<ServerConfig>,
+    remote: Arc<ServerConfig>,
+    /// Takes no connection at all: quinn then drops an Initial that it has no connection for before it derives keys.
+    shut: Arc<ServerConfig>,
+}
+
+impl Servers {
+    fn new(
+        crypto: &Arc<quinn_proto::crypto::rustls::QuicServerConfig>,
+        token_key: &Arc<dyn HandshakeTokenKey>,
+        transport: &PerPlace<Arc<TransportConfig>>,
+        options: &Options,
+    ) -> Self {
+        let one = |transport: &Arc<TransportConfig>, max_incoming: usize| {
+            let mut config = ServerConfig::new(crypto.clone(), token_key.clone());
+            config.migration(options.refuse_migration == 0);
+            config.transport_config(transport.clone());
+            let mut tokens = ValidationTokenConfig::default();
+            tokens.sent(0);
+            config.validation_token_config(tokens);
+            config.max_incoming(max_incoming);
+            // What may follow the first packet in the same batch; the rest of a handshake is short.
+            config.incoming_buffer_size(INCOMING_BYTES);
+            config.incoming_buffer_size_total(INCOMING_BYTES * MAX_INCOMING as u64);
+            Arc::new(config)
+        };
+        Self {
+            local: one(&transport.local, MAX_INCOMING),
+            remote: one(&transport.remote, MAX_INCOMING),
+            shut: one(&transport.remote, 0),
+        }
+    }
+
+    fn get(&self, local: bool) -> &Arc<ServerConfig> {
+        if local {
+            &self.local
+        } else {
+            &self.remote
+        }
     }
 }
 
@@ -176,13 +210,17 @@ impl Core {
         };
         let crypto = tls::server(identity.certificate, identity.private_key, identity.alpn)
             .map_err(SetupError::Identity)?;
-        let server = server_configs(&crypto, &transport, &options);
+        let token_key: Arc<dyn HandshakeTokenKey> =
+            Arc::new(token_key().map_err(SetupError::Identity)?);
+        let server = Servers::new(&crypto, &token_key, &transport, &options);
         let mut core = Self {
             client: tls::client(identity.alpn).map_err(SetupError::Identity)?,
+            gate: Gate::new(&options.gate()),
             options,
             quinn: Arc::new(quinn),
             transport,
             listener: None,
+            token_key,
             server,
             endpoints: BTreeMap::new(),
             connections: BTreeMap::new(),
@@ -212,13 +250,24 @@ impl Core {
         alpn: &[u8],
     ) -> Result<(), String> {
         let crypto = tls::server(certificate, private_key, alpn)?;
-        self.server = server_configs(&crypto, &self.transport, &self.options);
+        self.server = Servers::new(&crypto, &self.token_key, &self.transport, &self.options);
         if let Some(listener) = self.listener.and_then(|fd| self.endpoints.get_mut(&fd)) {
             listener
                 .quinn
                 .set_server_config(Some(self.server.remote.clone()));
+            listener.is_shut = false;
         }
         Ok(())
+    }
+
+    /// How many dialers got no handshake, by reason.
+    pub fn turned_away(&self) -> &TurnedAway {
+        self.gate.turned_away()
+    }
+
+    /// Inbound connections whose peers have not shown who they are.
+    pub fn strangers(&self) -> usize {
+        self.gate.strangers()
     }
 
     pub fn options(&self) -> &Options {
@@ -445,7 +494,7 @@ impl Core {
                 connection.ready = true;
                 self.ready.push_back(*id);
             }
-            if connection.drained && !connection.has_news() {
+            if connection.is_over() {
                 drained.push(*id);
             }
         }
@@ -531,7 +580,9 @@ impl Core {
             .connections
             .get_mut(&id)
             .ok_or("the connection is closed")?;
-        connection.start_dist(Instant::now(), limits, &self.options)?;
+        let now = Instant::now();
+        connection.start_dist(now, limits, &self.options)?;
+        self.gate.known(id, now);
         self.mark(id);
         Ok(())
     }
@@ -617,6 +668,7 @@ impl Core {
                 handles,
                 address,
                 is_listener,
+                is_shut: false,
             },
         );
         Ok(fd)
@@ -702,6 +754,21 @@ impl Core {
             return;
         };
         for (meta, datagram) in self.arena.datagrams(count) {
+            let first = FirstPacket::read(datagram).filter(|_| endpoint.is_listener);
+            let shut = first.is_some_and(|first| !self.gate.may_look(first, now));
+            if shut && first == Some(FirstPacket::OtherVersion) {
+                self.gate.overlooked();
+                continue;
+            }
+            if first.is_some() && shut != endpoint.is_shut {
+                endpoint.is_shut = shut;
+                let config = if shut {
+                    &self.server.shut
+                } else {
+                    &self.server.remote
+                };
+                endpoint.quinn.set_server_config(Some(config.clone()));
+            }
             self.packet.clear();
             // A listener on all interfaces has to answer from the address that was asked.
             let local_ip = meta
@@ -715,6 +782,13 @@ impl Core {
                 BytesMut::from(datagram),
                 &mut self.packet,
             );
+            if first.is_some() && !matches!(event, Some(DatagramEvent::ConnectionEvent(..))) {
+                if shut {
+                    self.gate.overlooked();
+                } else {
+                    self.gate.looked(now);
+                }
+            }
             match event {
                 None => {}
                 Some(DatagramEvent::ConnectionEvent(handle, event)) => {
@@ -745,7 +819,7 @@ impl Core {
         }
     }
 
-    /// Accepts a dialer, asks it to prove its address first, or refuses it.
+    /// Does with a dialer what the gate says.
     fn admit(
         &mut self,
         fd: RawFd,
@@ -753,27 +827,39 @@ impl Core {
         local_ip: Option<IpAddr>,
         now: Instant,
     ) -> Option<u64> {
-        let strangers = self.connections.values().filter(|c| {
-            !c.is_dialer && matches!(c.phase, Phase::Handshaking | Phase::Unauthenticated)
-        });
-        let strangers = strangers.count() as u64;
         let endpoint = self.endpoints.get_mut(&fd)?;
         self.packet.clear();
-        if strangers >= self.options.max_unauthenticated {
-            let transmit = endpoint.quinn.refuse(new, &mut self.packet);
-            endpoint.socket.send(transmit, &self.packet);
-            return None;
-        }
-        if strangers >= self.options.max_unauthenticated / 2
-            && !new.remote_address_validated()
-            && new.may_retry()
-        {
-            if let Ok(transmit) = endpoint.quinn.retry(new, &mut self.packet) {
-                endpoint.socket.send(transmit, &self.packet);
+        let (peer, proven) = (new.remote_address(), new.remote_address_validated());
+        match self.gate.decide(peer.ip(), proven, now) {
+            Verdict::Accept => {}
+            Verdict::AcceptInsteadOf(id) => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    let reason = CloseReason::new("local", "it gave way to others");
+                    guarded(connection, |c| {
+                        c.close(now, 0, "busy", reason);
+                        c.give_up();
+                    });
+                    self.mark(id);
+                }
             }
-            return None;
+            Verdict::Retry => {
+                match endpoint.quinn.retry(new, &mut self.packet) {
+                    Ok(transmit) => endpoint.socket.send(transmit, &self.packet),
+                    Err(again) => endpoint.quinn.ignore(again.into_incoming()),
+                }
+                return None;
+            }
+            Verdict::Refuse => {
+                let transmit = endpoint.quinn.refuse(new, &mut self.packet);
+                endpoint.socket.send(transmit, &self.packet);
+                return None;
+            }
+            Verdict::Ignore => {
+                endpoint.quinn.ignore(new);
+                return None;
+            }
         }
-        let peer = new.remote_address();
+        let endpoint = self.endpoints.get_mut(&fd)?;
         let same_host = is_same_host(peer.ip(), local_ip);
         let server = self.server.get(same_host).clone();
         match endpoint
@@ -785,6 +871,7 @@ impl Core {
                 let local = SocketAddr::new(ip, endpoint.address.port());
                 let link = self.add_connection(fd, handle, quic, peer, local, same_host);
                 let id = link.channel.id;
+                self.gate.began(id, peer.ip(), proven);
                 let limit = Duration::from_millis(self.options.handshake_timeout_ms);
                 if let Some(connection) = self.connections.get_mut(&id) {
                     connection.handshake_deadline = Some(now + limit);
@@ -874,6 +961,7 @@ impl Core {
 
     /// Moves news of the ready connections into `out`, one after the other, within the bounds of a batch.
     fn collect(&mut self, now: Instant, out: &mut Vec<Event>) {
+        let before = out.len();
         out.extend(self.detached.drain(..).map(|fd| Event::Detached { fd }));
         let mut budget = Budget {
             messages: self.options.batch_messages as usize,
@@ -895,21 +983,32 @@ impl Core {
             if connection.broken {
                 connection.report_breakdown(out);
             }
-            if connection.drained && !connection.has_news() {
+            if connection.is_over() {
                 self.forget(id);
             } else {
                 self.mark(id);
             }
         }
+        for event in &out[before..] {
+            match event {
+                Event::Connected { id, .. } => self.gate.proved(*id, now),
+                Event::Closed { id, .. } => drop(self.gate.gone(*id)),
+                _ => {}
+            }
+        }
     }
 
-    /// Drops a drained connection, and offers its socket for release if it had one of its own.
+    /// Drops a connection that is over, and offers its socket for release if it had one of its own.
     fn forget(&mut self, id: u64) {
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };
         if let Some(endpoint) = self.endpoints.get_mut(&connection.fd) {
             endpoint.handles.remove(&connection.handle);
+            if !connection.drained {
+                let gone = EndpointEvent::drained();
+                endpoint.quinn.handle_event(connection.handle, gone);
+            }
             if !endpoint.is_listener {
                 self.detached.push(connection.fd);
                 for (fd, left) in &mut self.left {
@@ -921,6 +1020,13 @@ impl Core {
             }
         }
     }
+}
+
+fn token_key() -> Result<ring::hkdf::Prk, String> {
+    let mut secret = [0; 32];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut secret)
+        .map_err(|_| "the system gives no random bytes".to_owned())?;
+    Ok(ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&secret))
 }
 
 /// Writes streams into QUIC and packets to the socket until there is no more to send now.

@@ -10,6 +10,7 @@ pub mod channel;
 pub mod congestion;
 pub mod connection;
 pub mod endpoint;
+pub mod gate;
 pub mod meter;
 pub mod options;
 pub mod reason;

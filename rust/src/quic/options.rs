@@ -1,6 +1,8 @@
 //! Options of an endpoint with their defaults, and the transport settings that follow from them.
 
 use super::congestion::{LocalWindow, Observed};
+use super::gate;
+use crate::budget::{ADDRESS_BURST, ADDRESS_PER_SECOND};
 use quinn_proto::{congestion, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use std::time::Duration;
 
@@ -51,8 +53,20 @@ options! {
     /// Bytes read from a peer before the distribution starts. A full authentication takes less than 1 KiB.
     unauthenticated_bytes = 64 << 10;
     /// Inbound connections that have not started the distribution; beyond half of it peers must prove their
-    /// address (Retry), beyond it they are refused.
+    /// address (Retry), beyond it they are refused or take the place of another (gate.rs).
     max_unauthenticated = 256;
+    /// TLS handshakes begun for dialers, of all together. Each takes 150 us of CPU, and some 2 ms in Python if the dialer
+    /// goes on: half a core at the most.
+    handshakes_per_second = 256;
+    /// Packets that may begin a connection and are looked at, and answered if need be. Some 10 us each, so a quarter of
+    /// a core at the most.
+    first_packets_per_second = 25_000;
+    /// Dialers that are told that they are refused; the others get no answer. A guess.
+    refusals_per_second = 64;
+    /// Handshakes that an address may have begun at once without success.
+    address_burst = ADDRESS_BURST;
+    /// Handshakes of an address that may fail for long.
+    address_per_second = ADDRESS_PER_SECOND;
     /// Bytes of messages given to QUIC and not acknowledged, and the same for each user stream. Not above Erlang's stream window (4 MiB): so a stream is never
     /// blocked before its first frame was acknowledged, which Erlang's stack would not survive.
     send_window = 4 << 20;
@@ -108,6 +122,17 @@ options! {
 }
 
 impl Options {
+    pub fn gate(&self) -> gate::Limits {
+        gate::Limits {
+            max_unauthenticated: self.max_unauthenticated,
+            first_packets_per_second: self.first_packets_per_second,
+            handshakes_per_second: self.handshakes_per_second,
+            refusals_per_second: self.refusals_per_second,
+            address_burst: self.address_burst,
+            address_per_second: self.address_per_second,
+        }
+    }
+
     /// The transport settings for peers on this host (`local`) or elsewhere.
     pub fn transport(&self, local: bool, socket_buffer: usize) -> TransportConfig {
         let mut config = TransportConfig::default();

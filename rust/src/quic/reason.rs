@@ -55,7 +55,8 @@ pub fn close_reason(error: ConnectionError) -> CloseReason {
 fn transport_text(who: &str, code: u64, reason: &[u8]) -> String {
     let reason = String::from_utf8_lossy(reason);
     let what = match code {
-        0x02 => "connection refused: too many unauthenticated connections".to_owned(),
+        0x02 => "connection refused: too many handshakes are under way there, or too many from our address have failed"
+            .to_owned(),
         0x178 => "no common ALPN; a distribution node offers erlang-dist".to_owned(),
         0x100..=0x1ff => format!("TLS alert {}", code & 0xff),
         _ => format!("QUIC error {code:#x}"),

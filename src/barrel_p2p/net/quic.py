@@ -531,6 +531,14 @@ class QuicTransport:
         """How often the watcher thread did the work of a blocked event loop."""
         return 0 if self._endpoint is None else self._endpoint.stood_in
 
+    def turned_away(self) -> dict[str, int]:
+        """How many dialers got no handshake, by reason; see ``docs/reference/metrics.md``."""
+        return {} if self._endpoint is None else self._endpoint.turned_away()
+
+    def strangers(self) -> int:
+        """Inbound connections whose peers have not shown who they are."""
+        return 0 if self._endpoint is None else self._endpoint.strangers()
+
     def codec_for(self, exact_empty_str: bool) -> Codec:
         return self._exact_codec if exact_empty_str else self._codec
 

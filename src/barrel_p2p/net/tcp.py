@@ -21,10 +21,11 @@ import ipaddress
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from barrel_p2p._native import DistStream
+from barrel_p2p._native import DistStream, HandshakeBudget
 from barrel_p2p.errors import ConfigError, NotConnected
 from barrel_p2p.net.busy_wait import BusyWait
 from barrel_p2p.net.connection import CloseKind, CloseReason, Handler
@@ -296,7 +297,8 @@ class TcpTransport:
         exact_codec: The same for connections that start with ``exact_empty_str``.
         on_accept: Called with each inbound connection; has to set its handler.
         tick_time_ms: A peer silent for this long is dead; ticks leave at a quarter of it (OTP's ``net_ticktime``).
-        max_unauthenticated: Inbound connections whose handshake is not over; more are closed at once.
+        max_unauthenticated: Inbound connections whose handshake is not over; more are closed at once, and so are those
+            from an address where too many have failed.
         high_water: ``Connection.queued`` from which a connection counts as congested, in bytes.
         busy_wait_us: How long to look for more messages before the loop sleeps, see ``BusyWait``.
     """
@@ -320,10 +322,12 @@ class TcpTransport:
         self._exact_codec = exact_codec or codec
         self._on_accept = on_accept
         self._max_unauthenticated = max_unauthenticated
+        self._budget = HandshakeBudget()
         self._listener: socket.socket | None = None
         self._connections: set[Connection] = set()
         self._inbound: set[Connection] = set()
-        self._turned_away = 0
+        #: Connections that were closed at once, by reason.
+        self.turned_away: Counter[str] = Counter(refused_load=0, refused_address=0)
         self._retry: asyncio.TimerHandle | None = None
 
     def listen(self, host: str, port: int) -> tuple[str, int]:
@@ -399,13 +403,19 @@ class TcpTransport:
         for connection in list(self._connections):
             connection.close(0, reason)
 
+    def strangers(self) -> int:
+        """Inbound connections whose peers have not shown who they are."""
+        return len(self._inbound)
+
     def codec_for(self, exact_empty_str: bool) -> Codec:
         return self._exact_codec if exact_empty_str else self._codec
 
     # --- called by connections --------------------------------------------------------------------------------------
 
     def authenticated(self, connection: Connection) -> None:
-        self._inbound.discard(connection)
+        if connection in self._inbound:
+            self._inbound.discard(connection)
+            self._budget.succeeded(connection.peer_address[0])
 
     def forget(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -417,7 +427,7 @@ class TcpTransport:
         assert self._listener is not None
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                sock, _ = self._listener.accept()
+                sock, peer = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -425,20 +435,14 @@ class TcpTransport:
                 self.loop.remove_reader(self._listener.fileno())
                 self._retry = self.loop.call_later(NO_DESCRIPTOR_PAUSE, self.serve)
                 return
-            self._accepted(sock)
+            self._accepted(sock, peer[0])
 
-    def _accepted(self, sock: socket.socket) -> None:
+    def _accepted(self, sock: socket.socket, host: str) -> None:
         if len(self._inbound) >= self._max_unauthenticated or self._on_accept is None:
-            self._turned_away += 1
-            if (
-                self._turned_away & (self._turned_away - 1) == 0
-            ):  # the 1st, 2nd, 4th, ...: a flood must not fill the log
-                log.warning(
-                    "%d connections were closed because %d others have not shaken hands yet",
-                    self._turned_away,
-                    len(self._inbound),
-                )
-            sock.close()
+            self._turn_away(sock, "refused_load", f"{len(self._inbound)} others have not shaken hands yet")
+            return
+        if not self._budget.begin(host):
+            self._turn_away(sock, "refused_address", f"too many handshakes failed from their addresses, such as {host}")
             return
         try:
             sock.setblocking(False)
@@ -452,6 +456,12 @@ class TcpTransport:
         except Exception:
             log.exception("internal error while accepting %r; the connection is closed", connection)
             connection.close(0, "internal error")
+
+    def _turn_away(self, sock: socket.socket, reason: str, why: str) -> None:
+        sock.close()
+        self.turned_away[reason] = count = self.turned_away[reason] + 1
+        if count & (count - 1) == 0:  # the 1st, 2nd, 4th, ...: a flood must not fill the log
+            log.warning("%d connections were closed because %s", count, why)
 
     def _adopt(self, sock: socket.socket, *, is_dialer: bool) -> Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -51,6 +51,12 @@ class Carrier(Protocol):
     async def dial(self, attempt: Attempt) -> DialingRole:
         """Connect to a node and begin the handshake. Raises NotConnected."""
 
+    def turned_away(self) -> dict[str, int]:
+        """How many dialers were not let in to a handshake, by reason."""
+
+    def strangers(self) -> int:
+        """How many inbound connections are in their handshake."""
+
     async def close(self) -> None:
         """Close all connections, take back what made this node known. Idempotent."""
 

@@ -21,7 +21,6 @@ from barrel_p2p.node.handshake_counts import HandshakeCounts
 from barrel_p2p.node.options import Address, Options, Way
 from barrel_p2p.node.telemetry import Telemetry
 from barrel_p2p.proto.auth import AuthConfig
-from barrel_p2p.proto.conduct import Budget
 from barrel_p2p.proto.endorsement import Chain
 from barrel_p2p.proto.flags import Flags
 from barrel_p2p.proto.handshake import Framing
@@ -70,7 +69,6 @@ class QuicCarrier:
             check_pin=self._trust.verdict,
             pin=self._trust.pin,
             move_pin=self._trust.move,
-            budget=Budget(),
             max_message=options.max_message,
             make_channel=make_channel,
             counts=self.counts,
@@ -107,6 +105,12 @@ class QuicCarrier:
         except BaseException:
             connection.close(0, "the handshake could not begin")
             raise
+
+    def turned_away(self) -> dict[str, int]:
+        return {} if self._transport is None else self._transport.turned_away()
+
+    def strangers(self) -> int:
+        return 0 if self._transport is None else self._transport.strangers()
 
     def rotate_identity(self) -> None:
         """Take a new key for the connections to come. Raises ConfigError if the disk refuses: the old one stays."""
@@ -154,10 +158,4 @@ class QuicCarrier:
         return connection
 
     def _accept(self, connection: Connection) -> None:
-        assert self._transport is not None
-        host, now = connection.peer_address[0], self._transport.loop.time()
-        if not self._identity.budget.begin(host, now=now):
-            log.debug("refused a connection from %s: too many handshakes from there have failed", host)
-            connection.close(0, "busy")
-            return
         Accepting(connection, self._identity, self._events)

@@ -95,6 +95,12 @@ class TcpCarrier:
             connection.close(0, "the handshake could not begin")
             raise
 
+    def turned_away(self) -> dict[str, int]:
+        return {} if self._transport is None else self._transport.turned_away
+
+    def strangers(self) -> int:
+        return 0 if self._transport is None else self._transport.strangers()
+
     async def close(self) -> None:
         async with AsyncExitStack() as stack:  # each step is taken even if one before it fails or is cancelled
             if self._transport is not None:

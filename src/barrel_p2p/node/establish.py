@@ -30,7 +30,6 @@ from barrel_p2p.node.establishing import (
 )
 from barrel_p2p.node.handshake_counts import HandshakeCounts
 from barrel_p2p.proto.auth import AuthAcceptor, AuthConfig, AuthDialer, Authenticated
-from barrel_p2p.proto.conduct import Budget
 from barrel_p2p.proto.endorsement import Chain
 from barrel_p2p.proto.handshake import Connected, HandshakeConfig
 from barrel_p2p.proto.identity import PinVerdict, fingerprint
@@ -50,7 +49,6 @@ class Identity:
     check_pin: Callable[[Atom, bytes], PinVerdict]
     pin: Callable[[Atom, bytes], None]
     move_pin: Callable[[Atom, Chain], None]
-    budget: Budget
     max_message: int
     make_channel: Callable[[Atom, Connection, Connected, bytes | None], Channel]
     counts: HandshakeCounts
@@ -215,10 +213,6 @@ class Accepting(_KeyExchange, AcceptingRole):
 
     def _start_handshake(self, peer: Atom) -> None:
         self._open_handshake(peer)
-
-    def _connected(self, event: Connected) -> None:
-        self.identity.budget.succeeded(self.connection.peer_address[0], now=self._loop.time())
-        super()._connected(event)
 
     def _claimed(self) -> Atom | None:
         return self._name or self._auth.peer

@@ -94,6 +94,10 @@ PACKETS_LOST = _counter("channel.packets_lost", "{packet}", "QUIC packets that w
 STREAMS = _gauge("streams.open", "{stream}", "Byte streams of both sides that have not ended", "peer")
 STREAMS_REFUSED = _counter("streams.refused", "{stream}", "Byte streams of the peer that nobody took", "peer")
 HANDSHAKES = _counter("dist.handshakes", "{connection}", "Attempts to connect by how they ended", "role", "reason")
+TURNED_AWAY = _counter(
+    "dist.turned_away", "{connection}", "Dialers that got no handshake, or had to prove their address first", "reason"
+)
+STRANGERS = _gauge("dist.strangers", "{connection}", "Inbound connections whose peers have not shown who they are")
 HANDSHAKE_DURATION = Instrument(
     "barrel_p2p.dist.handshake.duration",
     "histogram",

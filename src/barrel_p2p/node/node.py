@@ -170,7 +170,7 @@ class Node:
                 telemetry=self.telemetry,
             )
             self._start_overlay_services()
-            self._readings = Readings(self.telemetry, self.runtime, self._routes, self._overlay)
+            self._readings = Readings(self.telemetry, self.runtime, self._routes, self._overlay, self._carrier)
             self.telemetry.start()
         except BaseException:
             await self.stop()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from barrel_p2p.node import instruments as i
+from barrel_p2p.node.carrier import Carrier
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.node.overlay import Overlay
 from barrel_p2p.node.routes import Routes
@@ -79,13 +80,16 @@ class _Seen:
 class Readings:
     """Made when all parts of the node are there."""
 
-    def __init__(self, telemetry: Telemetry, runtime: Runtime, routes: Routes, overlay: Overlay) -> None:
+    def __init__(
+        self, telemetry: Telemetry, runtime: Runtime, routes: Routes, overlay: Overlay, carrier: Carrier
+    ) -> None:
         self._runtime = runtime
         self._routes = routes
         self._overlay = overlay
         self._up: dict[Atom, _Seen] = {}
         self._past: dict[str, _Carried] = {}
         telemetry.each_second.append(self._look)
+        self._read_strangers(telemetry, carrier)
         self._read_channels(telemetry)
         self._read_overlay(telemetry)
         self._read_processes(telemetry)
@@ -106,6 +110,12 @@ class Readings:
     def _look(self) -> None:
         for seen in self._up.values():
             seen.look()
+
+    # --- who is not known yet -----------------------------------------------------------------------------------------
+
+    def _read_strangers(self, telemetry: Telemetry, carrier: Carrier) -> None:
+        telemetry.observe(i.STRANGERS, lambda: _one(carrier.strangers()))
+        telemetry.observe(i.TURNED_AWAY, lambda: [((why,), count) for why, count in carrier.turned_away().items()])
 
     # --- channels -----------------------------------------------------------------------------------------------------
 

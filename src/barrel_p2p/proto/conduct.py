@@ -1,30 +1,21 @@
-"""Who has to wait: peers that broke the protocol, and addresses that begin many handshakes and finish none.
+"""Who has to wait: peers that broke the protocol.
 
 ``Conduct`` remembers peers by their proven names. Each time one breaks the protocol its channel is closed and it has to
 stay away for a while: 1 s, then twice as long each time, at most a minute. Ten minutes without an offence clear it. So
 a peer with a bug, or an ill will, costs a handshake now and then, not one after the other.
 
-``Budget`` counts the handshakes that each source address has begun and that did not end with a channel, a wrong cookie
-included: a bucket of tokens. A success gives its token back, so that many good nodes behind one address don't wait for
-each other. An IPv6 host owns at least 2**64 addresses, so the first half of the address counts.
-
-Both tables are bounded. Where one is full the entry that has been quiet for the longest time goes; an attacker with
-thousands of addresses gets round this, and is held by ``max_unauthenticated`` alone.
+The table is bounded. Where it is full the entry that has been quiet for the longest time goes. Who is not known by name
+yet is held by his address (``rust/src/budget.rs``).
 """
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 FIRST_DELAY = 1.0  # seconds; this and the next two are guesses
 LONGEST_DELAY = 60.0
 CLEAN_AFTER = 600.0
 MAX_PEERS = 1024  # a few hundred bytes each
-
-BURST = 256  # handshakes that an address may have begun at once; four times the default of max_unauthenticated
-PER_SECOND = 16.0  # failed handshakes of one address that we bear for long; some 2 ms of CPU each, a guess
-MAX_ADDRESSES = 4096
 
 
 @dataclass(slots=True)
@@ -63,58 +54,4 @@ class Conduct:
         return len(self._records)
 
 
-@dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    last: float
-
-
-class Budget:
-    """Handshakes by source address."""
-
-    def __init__(self, *, burst: int = BURST, per_second: float = PER_SECOND) -> None:
-        self._burst = float(burst)
-        self._per_second = per_second
-        self._buckets: dict[str, _Bucket] = {}
-
-    def begin(self, host: str, *, now: float) -> bool:
-        """A handshake from ``host`` (an IP address) begins; False if it has begun too many."""
-        bucket = self._bucket(host, now)
-        if bucket.tokens < 1.0:
-            return False
-        bucket.tokens -= 1.0
-        return True
-
-    def succeeded(self, host: str, *, now: float) -> None:
-        """A handshake from ``host`` ended with a channel: it costs nothing."""
-        bucket = self._bucket(host, now)
-        bucket.tokens = min(self._burst, bucket.tokens + 1.0)
-
-    def __len__(self) -> int:
-        return len(self._buckets)
-
-    def _bucket(self, host: str, now: float) -> _Bucket:
-        source = source_of(host)
-        bucket = self._buckets.pop(source, None)
-        if bucket is None:
-            if len(self._buckets) >= MAX_ADDRESSES:
-                del self._buckets[next(iter(self._buckets))]
-            bucket = _Bucket(self._burst, now)
-        else:
-            bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.last) * self._per_second)
-            bucket.last = now
-        self._buckets[source] = bucket  # at the end: the first one has been quiet for the longest time
-        return bucket
-
-
-def source_of(host: str) -> str:
-    """What counts as one source: an IPv4 address, the first 64 bits of an IPv6 one."""
-    address = ipaddress.ip_address(host.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
-    return str(address)
-
-
-__all__ = ["Budget", "Conduct", "source_of"]
+__all__ = ["Conduct"]

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aioquic.asyncio import QuicConnectionProtocol, connect, serve
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import QuicConnection as AioquicConnection
 from aioquic.quic.events import QuicEvent, StreamReset
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from barrel_p2p.errors import NotConnected
+from foreign.initials import Hello, fresh_id, retry_of
 from quic_peers import CONTROL, Site, identity, pair, sites
 
+HELLO = Hello()
 CLIENT = QuicConfiguration(alpn_protocols=["erlang-dist"], verify_mode=0)
 
 
@@ -119,7 +122,7 @@ def test_strangers_are_counted() -> None:
         async with sites(max_unauthenticated=4) as (left, right):
             for _ in range(4):  # the last two are asked to prove their address first
                 await left.dial(right)
-            with pytest.raises(NotConnected, match="too many unauthenticated"):
+            with pytest.raises(NotConnected, match="too many handshakes"):
                 await left.dial(right)
             (await right.accepted.get()).start()  # one of them is known now
             await left.dial(right)
@@ -129,13 +132,14 @@ def test_strangers_are_counted() -> None:
 
 def test_a_dialer_that_stalls_its_handshake_is_dropped() -> None:
     async def scenario() -> None:
-        site = await Site(handshake_timeout_ms=300, max_unauthenticated=2).listen()
-        stalled = AioquicConnection(configuration=CLIENT)
-        stalled.connect(site.address, now=0.0)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first_packet_only:
-            for datagram, address in stalled.datagrams_to_send(now=0.0):
-                first_packet_only.sendto(datagram, address)
-            await site.dial(site)  # takes the other place of a stranger
+        site = await Site(handshake_timeout_ms=300, max_unauthenticated=1).listen()
+        with dialer("127.9.0.1") as stalled:  # asked to prove its address, it does, and says no more
+            stalled.sendto(HELLO.initial(fresh_id()), site.address)
+            retry = await until_retry(stalled)
+            stalled.sendto(HELLO.initial(*retry), site.address)
+            async with asyncio.timeout(5):
+                while not site.transport.strangers():  # noqa: ASYNC110 - nothing tells
+                    await asyncio.sleep(0.005)
             await refused_then_admitted(site)
         await site.transport.close()
 
@@ -149,9 +153,61 @@ def test_a_dialer_that_stalls_its_handshake_is_dropped() -> None:
                 except NotConnected as refused:
                     assert "too many" in str(refused)
                     refusals += 1
-        assert refusals
+        assert refusals and site.transport.turned_away()["refused_load"] == refusals
 
     asyncio.run(scenario())
+
+
+def test_who_has_not_proven_its_address_gives_way_to_who_has() -> None:
+    async def scenario() -> None:
+        site = await Site(max_unauthenticated=2).listen()
+        with dialer("127.9.0.1") as forged:
+            forged.sendto(HELLO.initial(fresh_id()), site.address)
+            await site.dial(site)
+            assert site.transport.strangers() == 2
+            await site.dial(site)
+            assert site.transport.strangers() == 2 and site.transport.turned_away()["gave_way"] == 1
+            with pytest.raises(NotConnected, match="too many handshakes"):
+                await site.dial(site)
+        await site.transport.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_ends_its_connection_at_once_leaves_its_place() -> None:
+    async def scenario() -> None:
+        site = await Site(max_unauthenticated=1000, handshakes_per_second=1000).listen()
+        with dialer("127.9.0.1") as fickle:
+            for _ in range(200):
+                own_id = fresh_id()
+                fickle.sendto(HELLO.initial(own_id), site.address)
+                fickle.sendto(HELLO.hang_up(own_id), site.address)
+                await asyncio.sleep(0)
+            await site.dial(site)
+            async with asyncio.timeout(5):
+                while site.transport.strangers() > 1:  # noqa: ASYNC110 - nothing tells
+                    await asyncio.sleep(0.005)
+        assert not any(site.transport.turned_away().values())
+        await site.transport.close()
+
+    asyncio.run(scenario())
+
+
+@contextlib.contextmanager
+def dialer(address: str) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((address, 0))
+        sock.setblocking(False)
+        yield sock
+
+
+async def until_retry(sock: socket.socket) -> tuple[bytes, bytes]:
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(5):
+        while True:
+            retry = retry_of(await loop.sock_recv(sock, 2048))
+            if retry is not None:
+                return retry
 
 
 def test_another_alpn_is_refused_by_the_acceptor() -> None:

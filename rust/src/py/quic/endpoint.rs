@@ -20,6 +20,7 @@ use crate::quic::{Event, Link};
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -103,6 +104,17 @@ impl QuicEndpoint {
     #[getter]
     fn stood_in(&self) -> u64 {
         self.shared.stood_in()
+    }
+
+    /// How many dialers got no handshake, by reason.
+    fn turned_away(&self, py: Python<'_>) -> PyResult<BTreeMap<&'static str, u64>> {
+        let counts = self.with_core(py, |core| core.turned_away().by_reason())?;
+        Ok(counts.into())
+    }
+
+    /// Inbound connections whose peers have not shown who they are.
+    fn strangers(&self, py: Python<'_>) -> PyResult<usize> {
+        self.with_core(py, |core| core.strangers())
     }
 
     /// Dials; `fd` is a UDP socket of the caller's to use, which stays the caller's to close.
