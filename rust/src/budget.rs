@@ -12,8 +12,9 @@ use std::time::Instant;
 
 /// Handshakes that an address may have begun at once; four times a node's `max_unauthenticated`.
 pub const ADDRESS_BURST: u64 = 256;
-/// Failed handshakes of one address that we bear for long; some 2 ms of CPU each, a guess.
-pub const ADDRESS_PER_SECOND: u64 = 16;
+/// Failed handshakes of one address that we bear for long, some 2 ms of CPU each. As many addresses as a node has places
+/// for strangers then stay below the rate of handshakes over all, and leave some of it to others.
+pub const ADDRESS_PER_SECOND: u64 = 4;
 /// Addresses that are counted; under a hundred bytes each.
 const MAX_ADDRESSES: usize = 4096;
 

@@ -23,8 +23,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Instant;
 
-/// The bucket of first packets holds this part of a second: a loop that was away is not busy for long with what came.
-const LOOKS_BURST: u64 = 100;
+/// The bucket of first packets holds this part of a second: as long may a loop be away without a loss to dialers, and
+/// a quarter of it is what it takes then to look at them all.
+const LOOKS_BURST: u64 = 25;
 
 /// What the gate is set up with; the options of the same names say where the defaults come from.
 pub struct Limits {
@@ -271,11 +272,12 @@ fn refusal(told: bool) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{ADDRESS_BURST, ADDRESS_PER_SECOND};
     use std::time::Duration;
 
     const LIMITS: Limits = Limits {
         max_unauthenticated: 8,
-        first_packets_per_second: 10_000,
+        first_packets_per_second: 2_500,
         handshakes_per_second: 100,
         refusals_per_second: 2,
         address_burst: 20,
@@ -463,6 +465,40 @@ mod tests {
     }
 
     #[test]
+    fn who_begins_and_ends_handshakes_all_the_time_leaves_room_for_others() {
+        let mut door = Door::new(Limits {
+            max_unauthenticated: 64,
+            handshakes_per_second: 256,
+            address_burst: ADDRESS_BURST,
+            address_per_second: ADDRESS_PER_SECOND,
+            ..LIMITS
+        });
+        let mut honest = Vec::new();
+        for ms in 0..20_000 {
+            door.wait(1);
+            for n in 0..10 {
+                let from = format!("10.0.0.{}", (ms * 10 + n) % 48);
+                if door.knock(&from, true) == Verdict::Accept {
+                    door.gate.gone(door.last);
+                }
+            }
+            if ms % 100 == 50 {
+                honest.push(door.knock("192.0.2.1", true));
+                door.gate.known(door.last, door.now);
+            }
+        }
+        let kept_out = |verdicts: &[Verdict]| {
+            let out = verdicts.iter().filter(|v| **v != Verdict::Accept);
+            out.count()
+        };
+        assert!(
+            kept_out(&honest[..20]) <= 10,
+            "while the others have spent nothing"
+        );
+        assert_eq!(kept_out(&honest[20..]), 0);
+    }
+
+    #[test]
     fn first_packets_have_a_rate_and_a_quarter_is_for_those_with_a_token() {
         let mut door = Door::new(LIMITS);
         let [new, back] = [false, true].map(|token| FirstPacket::Initial { token });
@@ -476,11 +512,11 @@ mod tests {
         assert_eq!(
             (0..1000).filter(|_| looked(new)).count(),
             75,
-            "100 are a hundredth of a second"
+            "100 are a 25th of a second"
         );
         assert!(!looked(FirstPacket::OtherVersion));
         assert_eq!((0..1000).filter(|_| looked(back)).count(), 25);
-        door.wait(10);
+        door.wait(20);
         assert!(door.gate.may_look(new, door.now));
     }
 
