@@ -10,7 +10,7 @@
 //! `flags` holds half a byte per atom, the low half first: bit 3 says that the entry is new, bits 0 to 2 are the high bits of
 //! the slot. The half byte behind the last one has bit 0 set if lengths have two bytes instead of one.
 
-use crate::etf::AtomText;
+use crate::etf::{AtomText, MAX_ATOM_BYTES};
 use crate::frame::FrameError;
 use std::sync::Arc;
 
@@ -51,6 +51,11 @@ impl ReceiveCache {
                 let length = data.get(at..at + width).ok_or_else(cut)?;
                 let length = length.iter().fold(0, |n, &byte| n << 8 | byte as usize);
                 at += width;
+                if length > MAX_ATOM_BYTES {
+                    return Err(FrameError(format!(
+                        "atom of {length} bytes in a distribution header"
+                    )));
+                }
                 let text = data.get(at..at + length).ok_or_else(cut)?;
                 at += length;
                 self.slots[slot] = Some(Arc::from(text));
@@ -283,6 +288,16 @@ mod tests {
         header.extend([b'a'; 256]);
         let (atoms, end) = ReceiveCache::new().read(&header, 0).unwrap();
         assert_eq!((atoms[0].len(), end), (256, header.len()));
+    }
+
+    #[test]
+    fn what_is_too_long_for_an_atom_is_not_kept() {
+        for (length, good) in [(1020u16, true), (1021, false), (65_535, false)] {
+            let mut header = vec![1, 0x18, 7];
+            header.extend(length.to_be_bytes());
+            header.resize(header.len() + length as usize, b'a');
+            assert_eq!(ReceiveCache::new().read(&header, 0).is_ok(), good);
+        }
     }
 
     #[test]

@@ -82,6 +82,14 @@ struct Partial {
     atoms: Vec<AtomText>,
 }
 
+impl Partial {
+    /// The atoms count too, also those that the cache still shares: a header of 300 bytes can name 255 long ones.
+    fn held(&self) -> usize {
+        let atoms: usize = self.atoms.iter().map(|text| 32 + text.len()).sum();
+        self.body.len() + atoms
+    }
+}
+
 impl Deframer {
     pub fn new(limits: Limits) -> Self {
         Self {
@@ -248,13 +256,12 @@ impl Deframer {
                 self.limits.max_sequences
             )));
         }
-        let body = payload[at..].to_vec();
-        self.hold(body.len())?;
         let partial = Partial {
             last: number,
-            body,
+            body: payload[at..].to_vec(),
             atoms,
         };
+        self.hold(partial.held())?;
         match self.fragments.insert((stream, sequence), partial) {
             None => Ok(()),
             Some(_) => Err(FrameError(format!(
@@ -293,7 +300,7 @@ impl Deframer {
         partial.body.extend_from_slice(rest);
         if number == 1 {
             if let Some(done) = self.fragments.remove(&(stream, sequence)) {
-                self.held -= done.body.len();
+                self.held -= done.held();
                 out.push(RawMessage {
                     body: Bytes::from(done.body),
                     tagged: false,
@@ -783,5 +790,33 @@ mod tests {
             .unwrap();
         let got: Vec<_> = out.iter().map(|m| (&*m.body, &*m.atoms[0])).collect();
         assert_eq!(got, [(&b"x"[..], &b"two"[..]), (b"ab", b"one")]);
+    }
+
+    #[test]
+    fn the_atoms_of_unfinished_messages_count_as_held() {
+        let limits = Limits {
+            max_frame: 4000,
+            max_sequences: 1000,
+            atom_cache: true,
+            ..LIMITS
+        };
+        // one entry of 1,000 bytes, which is new; then messages of 23 bytes that refer to it
+        let entry = [&[1, 0x18, 3, 3, 232][..], &[b'a'; 1000]].concat();
+        let normal = frame(&[&[131, 68][..], &entry].concat());
+        let begun = |sequence: u64| {
+            let ids = [sequence.to_be_bytes(), 2u64.to_be_bytes()].concat();
+            frame(&[&[131, 69][..], &ids, &[1, 0, 3]].concat())
+        };
+        let stream: Vec<u8> = (0..3).flat_map(begun).collect();
+        assert!(run(limits, &[&normal[..], &stream].concat()).is_ok());
+        let stream: Vec<u8> = (0..4).flat_map(begun).collect();
+        assert!(error(limits, &[&normal[..], &stream].concat()).contains("more than 4000 bytes"));
+        let done: Vec<u8> = (0..20)
+            .flat_map(|s| [begun(s), fragment(70, s, 1, b"x")].concat())
+            .collect();
+        assert_eq!(
+            run(limits, &[&normal[..], &done].concat()).unwrap().len(),
+            21
+        );
     }
 }

@@ -64,6 +64,9 @@ pub type AtomText = std::sync::Arc<[u8]>;
 /// An atom has at most this many characters (OTP's MAX_ATOM_CHARACTERS).
 pub const MAX_ATOM_CHARS: usize = 255;
 
+/// The same in bytes: a character has at most four.
+pub const MAX_ATOM_BYTES: usize = 4 * MAX_ATOM_CHARS;
+
 /// A reference has at most this many words (OTP's ERTS_MAX_REF_NUMBERS).
 pub const MAX_REFERENCE_WORDS: usize = 5;
 
