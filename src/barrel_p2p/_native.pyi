@@ -37,7 +37,6 @@ class Codec:
         *,
         none_atom: str = "undefined",
         max_depth: int = 512,
-        max_atoms: int = 131_072,
         max_bytes: int = 67_108_864,
         exact_empty_str: bool = False,
     ) -> Codec: ...

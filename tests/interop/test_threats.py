@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -249,6 +250,33 @@ def test_a_member_can_speak_for_nobody_else_and_stays_away_longer_each_time(
         await until(lambda: EVE not in alice.nodes())
         assert "stays away for 1 s" in caplog.text and "stays away for 2 s" in caplog.text
         assert await alice.ping(bob.name)
+
+    run(story)
+
+
+def test_a_member_that_sends_a_million_new_atoms_harms_nobody(tmp_path: Path) -> None:
+    """The atoms met before are only a cache. Its channel goes on, and so do those of others, with atoms of their own."""
+
+    def kinds(terms: list[Any]) -> list[str]:
+        return [type(term).__name__ for term in terms]
+
+    async def story(stack: AsyncExitStack) -> None:
+        alice, bob = await started(stack, tmp_path, "alice"), await started(stack, tmp_path, "bob")
+        alice.export(kinds)
+        await bob.connect(alice.name, alice.listen_address)
+        eve = await stack.enter_async_context(ForeignNode(EVE, cookie=COOKIE))
+        link = await eve.dial(alice.name, alice.listen_address)
+
+        sender, blocks = eve.pid(), 0
+        for turn in range(20):
+            link.send((6, sender, Atom(""), Atom("nobody")), [Atom(f"{turn}_{i}") for i in range(50_000)])
+            link.send((19, sender, Atom("nobody"), eve.ref()))
+            await link.recv_until(28, timeout=30)  # answers come in order: the atoms have been read
+            blocks = blocks or sys.getallocatedblocks()
+            new = [Atom(f"of_bob_{turn}_{i}") for i in range(100)]
+            assert await bob.rpc(alice.name, __name__, "kinds", [new]) == ["Atom"] * 100
+        assert sys.getallocatedblocks() - blocks < 500_000, "a million atoms are 1.8 million blocks"
+        assert set(alice.nodes()) == {bob.name, EVE}
 
     run(story)
 

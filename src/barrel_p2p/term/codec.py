@@ -34,7 +34,7 @@ def decode(data: bytes | bytearray | memoryview) -> Any:
 
     Args:
         data: an external term: the byte 131, then the term, maybe compressed. It may come from anybody:
-            depth, size and the number of atoms are bounded (see :class:`Codec`), and no code is ever loaded.
+            depth and size are bounded (see :class:`Codec`), and no code is ever loaded.
 
     Raises:
         DecodeError: the bytes are no term or exceed a limit; the message says which, and at what offset.
@@ -43,7 +43,7 @@ def decode(data: bytes | bytearray | memoryview) -> Any:
 
 
 def _codec() -> Codec:
-    """The codec of this module's functions. A node has its own, whose atoms are bounded apart from ours."""
+    """The codec of this module's functions. A node has its own."""
     global _default
     if _default is None:
         _default = Codec()

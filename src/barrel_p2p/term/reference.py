@@ -30,16 +30,13 @@ class ReferenceCodec:
         *,
         none_atom: str = "undefined",
         max_depth: int = 512,
-        max_atoms: int = 131_072,
         max_bytes: int = 64 << 20,
         exact_empty_str: bool = False,
     ) -> None:
         self.none_atom = none_atom
         self.max_depth = max_depth
-        self.max_atoms = max_atoms
         self.max_bytes = max_bytes
         self.exact_empty_str = exact_empty_str
-        self.seen: set[Atom] = set()
         self.constants: dict[str, bool | None] = {"true": True, "false": False, none_atom: None}
 
     def encode(self, term: Any) -> bytes:
@@ -63,10 +60,6 @@ class ReferenceCodec:
             return (reader.versioned() if version else reader.term(self.max_depth)), reader.pos
         except RecursionError:
             raise DecodeError("nested deeper than Python's own stack") from None
-
-    def without_atoms(self) -> ReferenceCodec:
-        """For the inside of a fun: it is checked and not kept, so its atoms are not counted."""
-        return ReferenceCodec(exact_empty_str=self.exact_empty_str, max_depth=self.max_depth)
 
     def equal_in_erlang(self, keys: list[Any]) -> bool:
         """Whether two of the keys of a map are one term: a ``str`` and the same ``bytes``, for example."""
@@ -158,11 +151,8 @@ class _Reader:
                 return self.map(pairs)
             case 112 | 117:  # NEW_FUN_EXT, FUN_EXT: kept as they are, but checked
                 start = self.pos - 1
-                free = self.fun_head(tag)
-                checker = _Reader(self.codec.without_atoms(), self.data, self.pos)
-                for _ in range(free):
-                    checker.term(room - 1)
-                self.pos = checker.pos
+                for _ in range(self.fun_head(tag)):
+                    self.term(room - 1)
                 return Fun(self.data[start : self.pos])
             case _:
                 return self.leaf(tag)
@@ -199,7 +189,7 @@ class _Reader:
                 return -number if negative else number
             case 100 | 115 | 118 | 119:  # ATOM_EXT, SMALL_ATOM_EXT, ATOM_UTF8_EXT, SMALL_ATOM_UTF8_EXT
                 name = self.atom_text(tag)
-                return self.codec.constants[name] if name in self.codec.constants else self.atom(name)
+                return self.codec.constants[name] if name in self.codec.constants else Atom(name)
             case 109:  # BINARY_EXT
                 return self.take(self.number(4))
             case 77:  # BIT_BINARY_EXT; 8 bits mark the str of a Python node
@@ -263,20 +253,12 @@ class _Reader:
             raise self.fail("atom has more than 255 characters")
         return text
 
-    def atom(self, text: str) -> Atom:
-        atom = Atom(text)
-        if atom not in self.codec.seen and text not in self.codec.constants:
-            if len(self.codec.seen) >= self.codec.max_atoms:
-                raise self.fail(f"more than max_atoms={self.codec.max_atoms} distinct atoms")
-            self.codec.seen.add(atom)
-        return atom
-
     def name(self) -> Atom:
         """An atom where only an atom may stand: a node called ``true`` is no truth value."""
         tag = self.number(1)
         if tag not in (100, 115, 118, 119):
             raise self.fail("expected an atom")
-        return self.atom(self.atom_text(tag))
+        return Atom(self.atom_text(tag))
 
     def pid(self, tag: int) -> Pid:
         node, id, serial = self.name(), self.number(4), self.number(4)
@@ -303,22 +285,19 @@ class _Reader:
 
     def fun_head(self, tag: int) -> int:
         """Everything before the free variables; returns their number."""
-        free = 0
-        reader = _Reader(self.codec.without_atoms(), self.data, self.pos)
         if tag == 112:
-            reader.take(4 + 1 + 16 + 4)  # size (OTP does not look at it either), arity, uniq, index
-            free = reader.number(4)
-            reader.name()
-            reader.plain_integer()
-            reader.plain_integer()
-            reader.only_pid()
+            self.take(4 + 1 + 16 + 4)  # size (OTP does not look at it either), arity, uniq, index
+            free = self.number(4)
+            self.name()
+            self.plain_integer()
+            self.plain_integer()
+            self.only_pid()
         else:
-            free = reader.number(4)
-            reader.only_pid()
-            reader.name()
-            reader.plain_integer()
-            reader.plain_integer()
-        self.pos = reader.pos
+            free = self.number(4)
+            self.only_pid()
+            self.name()
+            self.plain_integer()
+            self.plain_integer()
         return free
 
     def only_pid(self) -> None:
@@ -478,7 +457,7 @@ class _Writer:
     def fun(self, fun: Fun, room: int) -> None:
         if fun.data[:1] != b"p" and not self.canonical:
             raise self.fail("data of a Fun is no NEW_FUN_EXT")
-        reader = _Reader(self.codec.without_atoms(), fun.data, 0)
+        reader = _Reader(self.codec, fun.data, 0)
         try:
             reader.term(room)
         except DecodeError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import string
+import sys
 import threading
 import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from barrel_p2p.errors import DecodeError, EncodeError
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.reference import ReferenceCodec
-from barrel_p2p.term.types import Fun, ImproperList
+from barrel_p2p.term.types import Atom, Fun, ImproperList
 
 codecs = pytest.mark.parametrize("codec", [Codec, ReferenceCodec])
 
@@ -176,15 +178,46 @@ def test_compressed_bytes_are_whole_and_of_the_claimed_size(codec: type[Codec]) 
             codec().decode(data)
 
 
-@codecs
-def test_atoms_are_bounded(codec: type[Codec]) -> None:
-    small = codec(max_atoms=3)
-    for name in (b"a", b"b", b"c", b"a", b"true", b"undefined"):
-        small.decode(b"\x83w" + bytes([len(name)]) + name)
-    with pytest.raises(DecodeError, match="more than max_atoms=3 distinct atoms"):
-        small.decode(b"\x83w\1d")
-    small.decode(b"\x83h\2w\1aw\1c")
-    small.encode([small.decode(b"\x83w\1a"), *map(str, range(10))])
+def atoms(names: Iterable[str]) -> bytes:
+    parts = [b"w" + bytes([len(name)]) + name.encode() for name in names]
+    return b"\x83l" + len(parts).to_bytes(4, "big") + b"".join(parts) + b"j"
+
+
+def test_atoms_are_kept_within_a_bound_and_no_new_one_is_ever_refused() -> None:
+    codec = Codec()
+    hot = ["ok", "true", "false", "undefined", "hot"]
+    codec.decode(atoms(hot))
+    blocks = sys.getallocatedblocks()
+    for turn in range(10):
+        names = [f"{turn}_{i}" for i in range(30_000)]
+        term = codec.decode(atoms([*names, *names[:100], *hot]))
+        assert term == [*names, *names[:100], "ok", True, False, None, "hot"]
+        assert [type(item) for item in term[-5:]] == [Atom, bool, bool, type(None), Atom]
+        assert 0 < codec.atoms <= 8192
+        del term
+    assert sys.getallocatedblocks() - blocks < 150_000, "300,000 atoms are 550,000 blocks"
+
+
+def test_an_atom_is_one_object_while_it_is_kept() -> None:
+    codec = Codec()
+    one, two = codec.decode(atoms(["again", "again"]))
+    assert one is two and codec.decode(atoms(["again"]))[0] is one
+    codec.decode(atoms(str(i) for i in range(10_000)))
+    assert codec.decode(atoms(["again"])) == [one]
+
+
+def test_a_message_full_of_new_atoms_takes_no_more_than_one_full_of_empty_lists() -> None:
+    def cost(data: bytes) -> float:
+        codec = Codec()
+        tracemalloc.start()
+        try:
+            codec.decode(data)
+            return tracemalloc.get_traced_memory()[1] / len(data)
+        finally:
+            tracemalloc.stop()
+
+    short = [a + b + c for a in string.ascii_letters for b in string.ascii_letters for c in string.digits]
+    assert cost(atoms(short)) < cost(b"\x83l" + (20_000).to_bytes(4, "big") + b"j" * 20_001)
 
 
 @codecs

@@ -1,4 +1,6 @@
 //! Atoms and pids that have been met before: one object each, found by their bytes.
+//!
+//! Both tables are caches: what is not in them is made anew. So they have a fixed size, and no peer can fill them up.
 
 use std::collections::HashMap;
 
@@ -7,57 +9,45 @@ use pyo3::prelude::*;
 use pyo3::types::PyBool;
 
 use super::object::Obj;
+use crate::etf::AtomText;
 
 /// Direct-mapped first level of both tables. A power of two.
 const FRONT: usize = 1024;
 const PIDS: usize = 1024;
+/// Atoms that are kept. An atom has at most 1,020 bytes, its object about as many again: 18 MiB at the very most.
+const ATOMS: usize = 8192;
 
-/// The bytes of an atom or pid, and its object.
-type Known = (Box<[u8]>, Py<PyAny>);
-
-/// Every distinct atom decoded so far; `true`, `false` and the atom of `None` stand in it as the Python constants.
+/// The atoms met last; `true`, `false` and the atom of `None` stand in it for ever, as the Python constants.
 pub struct Atoms {
     /// Slot of the cheap hash -> position in `all` + 1. Only a hint: whoever finds collisions for it gains nothing but the
     /// way through `index`, whose hash is keyed.
     front: Box<[u32; FRONT]>,
-    index: HashMap<Box<[u8]>, u32>,
-    all: Vec<Known>,
-    limit: usize,
+    index: HashMap<AtomText, u32>,
+    /// The constants, and behind them a ring: once it is full a new atom takes the place of the oldest.
+    all: Vec<(AtomText, Py<PyAny>)>,
     constants: usize,
+    oldest: usize,
 }
 
 impl Atoms {
-    pub fn new(py: Python<'_>, none_atom: &str, limit: usize) -> Self {
+    pub fn new(py: Python<'_>, none_atom: &str) -> Self {
         let mut atoms = Atoms {
             front: Box::new([0; FRONT]),
             index: HashMap::new(),
             all: Vec::new(),
-            limit,
             constants: 0,
+            oldest: 0,
         };
-        atoms.insert(
-            b"true",
-            PyBool::new(py, true).to_owned().into_any().unbind(),
-        );
-        atoms.insert(
-            b"false",
-            PyBool::new(py, false).to_owned().into_any().unbind(),
-        );
-        atoms.insert(none_atom.as_bytes(), py.None());
+        let truth = |value| PyBool::new(py, value).to_owned().into_any().unbind();
+        atoms.push(b"true", truth(true));
+        atoms.push(b"false", truth(false));
+        atoms.push(none_atom.as_bytes(), py.None());
         atoms.constants = atoms.all.len();
         atoms
     }
 
     pub fn len(&self) -> usize {
         self.all.len() - self.constants
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.len() >= self.limit
-    }
-
-    pub fn limit(&self) -> usize {
-        self.limit
     }
 
     #[inline]
@@ -80,16 +70,34 @@ impl Atoms {
         Some(unsafe { Obj::share(self.all[position as usize].1.as_ptr()) })
     }
 
-    /// Keeps `object` for `text`, unless there is one already.
-    pub fn insert(&mut self, text: &[u8], object: Py<PyAny>) {
+    /// Keeps `object` for `text`, unless there is one already. The caller drops what comes back, outside of the table.
+    #[must_use]
+    pub fn insert(&mut self, text: &[u8], object: Py<PyAny>) -> Option<Py<PyAny>> {
         if self.index.contains_key(text) {
-            std::mem::forget(object); // not reached in practice: see `Objects::new_atom`; dropping could run Python code
-            return;
+            return Some(object);
         }
-        self.index.insert(text.into(), self.all.len() as u32);
-        self.all.push((text.into(), object));
+        if self.len() < ATOMS {
+            self.push(text, object);
+            return None;
+        }
+        let place = self.constants + self.oldest;
+        self.oldest = (self.oldest + 1) % ATOMS;
+        let text: AtomText = text.into();
+        self.index.insert(text.clone(), place as u32);
+        let (gone, object) = std::mem::replace(&mut self.all[place], (text, object));
+        self.index.remove(&gone);
+        Some(object)
+    }
+
+    fn push(&mut self, text: &[u8], object: Py<PyAny>) {
+        let text: AtomText = text.into();
+        self.index.insert(text.clone(), self.all.len() as u32);
+        self.all.push((text, object));
     }
 }
+
+/// The bytes of a pid, and its object.
+type Known = (Box<[u8]>, Py<PyAny>);
 
 /// The pids met last, by their encoding.
 pub struct Pids {

@@ -44,21 +44,10 @@ impl<'a, 'py> Objects<'a, 'py> {
     #[inline(never)]
     fn new_atom(&mut self, text: &[u8], at: usize) -> Result<Obj, Fail> {
         let text = atom_text(text, at)?;
-        let (full, limit) = self
-            .codec
-            .atoms
-            .with(self.py, |atoms| (atoms.is_full(), atoms.limit()));
-        if full {
-            return Err(Fault::new(
-                at,
-                format!("more than max_atoms={limit} distinct atoms"),
-            ));
-        }
         let atom = self.plain_atom(text)?;
         let kept = atom.keep(self.py);
-        self.codec
-            .atoms
-            .with(self.py, |atoms| atoms.insert(text.as_bytes(), kept));
+        let atoms = &self.codec.atoms;
+        drop(atoms.with(self.py, |atoms| atoms.insert(text.as_bytes(), kept)));
         Ok(atom)
     }
 

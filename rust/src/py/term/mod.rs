@@ -24,7 +24,7 @@ use build::Objects;
 use classes::Classes;
 use object::{Attached, Obj};
 
-/// Encodes and decodes terms; keeps the atoms and pids it has met. One codec serves a whole node.
+/// Encodes and decodes terms; keeps the atoms and pids it has met last. One codec serves a whole node.
 #[pyclass(frozen, module = "barrel_p2p._native")]
 pub struct Codec {
     classes: &'static Classes,
@@ -135,12 +135,11 @@ impl Codec {
 #[pymethods]
 impl Codec {
     #[new]
-    #[pyo3(signature = (*, none_atom="undefined", max_depth=512, max_atoms=131_072, max_bytes=67_108_864, exact_empty_str=false))]
+    #[pyo3(signature = (*, none_atom="undefined", max_depth=512, max_bytes=67_108_864, exact_empty_str=false))]
     fn new(
         py: Python<'_>,
         none_atom: &str,
         max_depth: u32,
-        max_atoms: usize,
         max_bytes: usize,
         exact_empty_str: bool,
     ) -> PyResult<Self> {
@@ -167,7 +166,7 @@ impl Codec {
                 ..Limits::default()
             },
             none_atom: none_atom.to_owned(),
-            atoms: Attached::new(Atoms::new(py, none_atom, max_atoms)),
+            atoms: Attached::new(Atoms::new(py, none_atom)),
             pids: Attached::new(Pids::new()),
             usual_size: AtomicUsize::new(64),
         })
@@ -241,7 +240,7 @@ impl Codec {
         }
     }
 
-    /// How many distinct atoms have been decoded.
+    /// How many atoms are kept to be found again; not more than 8,192.
     #[getter]
     fn atoms(&self, py: Python<'_>) -> usize {
         self.atoms.with(py, |atoms| atoms.len())
