@@ -255,7 +255,7 @@ def test_a_member_can_speak_for_nobody_else_and_stays_away_longer_each_time(
 
 
 def test_a_member_that_sends_a_million_new_atoms_harms_nobody(tmp_path: Path) -> None:
-    """The atoms met before are only a cache. Its channel goes on, and so do those of others, with atoms of their own."""
+    """The atoms that were met are only a cache: her channel goes on, and others have their own new atoms."""
 
     def kinds(terms: list[Any]) -> list[str]:
         return [type(term).__name__ for term in terms]

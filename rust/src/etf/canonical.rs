@@ -5,17 +5,34 @@ use super::{tag, write, AtomText, Builder, Fail, Fault, Limits, RawReference, Re
 
 /// One byte form of the term that `data` is the encoding of (without the byte 131).
 pub fn canonical(data: &[u8], limits: Limits, atoms: &[AtomText]) -> Result<Vec<u8>, Fail> {
-    let limits = Limits {
-        bytes: data.len(),
-        ..limits
-    };
     Reader::new(data, 0, limits)
         .with_atoms(atoms)
-        .term(&mut Canonical)
+        .term(&mut Canonical::new(usize::MAX))
 }
 
 /// Builds for each term its one form: what OTP 27 would send, with texts as binaries and maps sorted by their keys.
-pub struct Canonical;
+pub struct Canonical {
+    /// Bytes of atoms that it may still write. A reference to the atom cache has two bytes, its atom up to 1,020.
+    room: usize,
+}
+
+impl Canonical {
+    pub fn new(room: usize) -> Self {
+        Self { room }
+    }
+
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    fn take(&mut self, bytes: usize, at: usize) -> Result<(), Fail> {
+        match self.room.checked_sub(bytes) {
+            Some(left) => self.room = left,
+            None => return Err(Fault::new(at, "the atoms of keys of maps are too long")),
+        }
+        Ok(())
+    }
+}
 
 /// The elements so far, and their number.
 pub struct Items {
@@ -48,6 +65,7 @@ impl Builder for Canonical {
     }
     fn atom(&mut self, text: &[u8], at: usize) -> Result<Vec<u8>, Fail> {
         atom_text(text, at)?;
+        self.take(text.len(), at)?;
         written(|out| write::atom(out, text))
     }
     fn name(&mut self, text: &[u8], at: usize) -> Result<Vec<u8>, Fail> {
@@ -60,13 +78,11 @@ impl Builder for Canonical {
         self.binary(data)
     }
     fn bits(&mut self, data: &[u8], bits: u8) -> Result<Vec<u8>, Fail> {
-        let mut out = self.binary(data)?;
-        out[0] = tag::BIT_BINARY;
-        if let Some(last) = out.last_mut() {
+        let mut data = data.to_vec();
+        if let Some(last) = data.last_mut() {
             *last &= (0xff00u16 >> bits) as u8;
         }
-        out.push(bits);
-        Ok(out)
+        written(|out| write::bit_binary(out, &data, bits))
     }
     fn pid(
         &mut self,

@@ -1,5 +1,6 @@
 //! Bytes -> calls of a builder.
 
+use super::canonical::Canonical;
 use super::{
     float_text, inflate, tag, write, AtomText, Fail, Fault, Limits, MAX_REFERENCE_WORDS, VERSION,
 };
@@ -97,8 +98,10 @@ pub struct Reader<'a> {
     texts: usize,
     /// Where the keys of the open maps stand, as far as they could be equal in that way.
     key_spans: Vec<(usize, usize)>,
-    /// Bytes that the search for such keys may still look at.
+    /// Bytes that the search for such keys may still look at, and write for references to the atom cache.
     key_work: usize,
+    /// By how much funs may still grow when such references in them are written out, all together.
+    growth: usize,
     limits: Limits,
     /// `data` was cut to the size limit.
     cut: bool,
@@ -131,6 +134,7 @@ impl<'a> Reader<'a> {
             key_work: (end - offset.min(end))
                 .saturating_mul(8)
                 .saturating_add(4096),
+            growth: limits.bytes,
             limits,
             cut: end < data.len(),
             atoms: &[],
@@ -401,11 +405,10 @@ impl<'a> Reader<'a> {
         for i in first..self.key_spans.len() {
             let (from, to) = self.key_spans[i];
             self.work(to - from, at)?;
-            if !seen.insert(super::canonical::canonical(
-                &self.data[from..to],
-                self.limits,
-                self.atoms,
-            )?) {
+            let mut canonical = Canonical::new(self.key_work);
+            let key = self.again(to, from).term(&mut canonical)?;
+            self.key_work = canonical.room();
+            if !seen.insert(key) {
                 return Err(Fault::new(from, "duplicate key in a map"));
             }
         }
@@ -417,12 +420,22 @@ impl<'a> Reader<'a> {
     #[inline(never)]
     fn refuse_equal_keys_inside(&mut self, from: usize, n: usize) -> Result<(), Fail> {
         self.work(self.pos - from, from)?;
-        let mut reader =
-            Reader::new(&self.data[..self.pos], from, self.limits).with_atoms(self.atoms);
+        let mut reader = self.again(self.pos, from);
+        let mut canonical = Canonical::new(self.key_work);
         for _ in 0..n {
-            reader.term(&mut super::canonical::Canonical)?;
+            reader.term(&mut canonical)?;
         }
+        self.key_work = canonical.room();
         Ok(())
+    }
+
+    /// A reader of what was read already, which may write out no more than the search for equal keys has left.
+    fn again(&self, end: usize, from: usize) -> Reader<'a> {
+        let limits = Limits {
+            bytes: (end - from).max(self.key_work),
+            ..self.limits
+        };
+        Reader::new(&self.data[..end], from, limits).with_atoms(self.atoms)
     }
 
     fn work(&mut self, bytes: usize, at: usize) -> Result<(), Fail> {
@@ -606,14 +619,18 @@ impl<'a> Reader<'a> {
             Some(tag::SMALL_ATOM_UTF8) if tag == tag::NEWER_REFERENCE => {
                 Some(Cow::Borrowed(&data[at..self.pos]))
             }
-            Some(tag::ATOM_CACHE_REF) if tag == tag::NEWER_REFERENCE => {
-                let text = &self.atoms[data[name_at + 1] as usize];
-                let mut raw = Vec::with_capacity(self.pos - at + text.len());
-                raw.extend_from_slice(&data[at..name_at]);
-                write::atom(&mut raw, text);
-                raw.extend_from_slice(&data[name_end..self.pos]);
-                Some(Cow::Owned(raw))
-            }
+            // as of pids, short names only: two bytes must not be kept as a thousand
+            Some(tag::ATOM_CACHE_REF) if tag == tag::NEWER_REFERENCE => self
+                .atoms
+                .get(data[name_at + 1] as usize)
+                .filter(|text| text.len() < 256)
+                .map(|text| {
+                    let mut raw = Vec::with_capacity(self.pos - at + text.len());
+                    raw.extend_from_slice(&data[at..name_at]);
+                    write::atom(&mut raw, text);
+                    raw.extend_from_slice(&data[name_end..self.pos]);
+                    Cow::Owned(raw)
+                }),
             _ => None,
         };
         b.reference(
@@ -687,16 +704,17 @@ impl<'a> Reader<'a> {
     }
 
     /// The fun that starts at `at` with its references to the atom cache replaced by atoms.
-    fn written_out(&self, at: usize, spots: &FunSpots) -> Result<Vec<u8>, Fail> {
+    fn written_out(&mut self, at: usize, spots: &FunSpots) -> Result<Vec<u8>, Fail> {
         let size = self.pos - at + spots.growth;
-        if size > self.limits.bytes {
-            return Err(Fault::new(
-                at,
-                format!(
-                    "fun of {size} bytes exceeds max_bytes={}",
+        match self.growth.checked_sub(spots.growth) {
+            Some(left) => self.growth = left,
+            None => {
+                let what = format!(
+                    "funs with their atoms exceed max_bytes={}",
                     self.limits.bytes
-                ),
-            ));
+                );
+                return Err(Fault::new(at, what));
+            }
         }
         let mut data = self.data[at..self.pos].to_vec();
         for &(size_at, growth) in &spots.sizes {

@@ -212,7 +212,7 @@ fn compressed_terms_are_inflated_to_their_claimed_size_only() {
 fn with_atoms(data: &[u8], atoms: &[&[u8]]) -> Result<Vec<u8>, String> {
     let atoms: Vec<super::AtomText> = atoms.iter().map(|&text| text.into()).collect();
     let mut reader = Reader::new(data, 0, Limits::default()).with_atoms(&atoms);
-    let done = reader.term(&mut super::canonical::Canonical);
+    let done = reader.term(&mut super::canonical::Canonical::new(usize::MAX));
     done.map_err(|fault| fault.to_string())
 }
 
@@ -239,22 +239,76 @@ fn references_to_the_atom_cache_are_the_same_terms() {
 }
 
 #[test]
-fn a_fun_is_written_out_with_its_atoms() {
-    /// A fun of module `m` by a process of node `m` with `free` variables.
-    fn fun(m: &[u8], free: &[&[u8]]) -> Vec<u8> {
-        let mut out = vec![112, 0, 0, 0, 0, 1];
-        out.extend([7; 16]);
-        out.extend([0, 0, 0, 3]);
-        out.extend((free.len() as u32).to_be_bytes());
-        out.extend(m);
-        out.extend([97, 3, 97, 4, 88]);
-        out.extend(m);
-        out.extend([0; 12]);
-        free.iter().for_each(|term| out.extend(*term));
-        let size = (out.len() - 1) as u32;
-        out[1..5].copy_from_slice(&size.to_be_bytes());
-        out
+fn the_canonical_form_of_a_bit_string_is_one_itself() {
+    let dirty = [77, 0, 0, 0, 2, 3, 0x55, 0xff];
+    let form = canonical(&dirty, Limits::default(), &[]).unwrap();
+    assert_eq!(form, [77, 0, 0, 0, 2, 3, 0x55, 0xe0]);
+}
+
+/// A fun of module `m` by a process of node `m` with `free` variables.
+fn fun(m: &[u8], free: &[&[u8]]) -> Vec<u8> {
+    let mut out = vec![112, 0, 0, 0, 0, 1];
+    out.extend([7; 16]);
+    out.extend([0, 0, 0, 3]);
+    out.extend((free.len() as u32).to_be_bytes());
+    out.extend(m);
+    out.extend([97, 3, 97, 4, 88]);
+    out.extend(m);
+    out.extend([0; 12]);
+    free.iter().for_each(|term| out.extend(*term));
+    let size = (out.len() - 1) as u32;
+    out[1..5].copy_from_slice(&size.to_be_bytes());
+    out
+}
+
+/// Reads `data` with the longest atom in its header, and 10,000 bytes as limit.
+fn with_a_long_atom(data: &[u8]) -> Result<(), String> {
+    let limits = Limits {
+        bytes: 10_000,
+        ..Limits::default()
+    };
+    let atoms = ["\u{10348}".repeat(255).as_bytes().into()];
+    let mut reader = Reader::new(data, 0, limits).with_atoms(&atoms);
+    let done = reader.term(&mut Check::default());
+    done.map_err(|fault| fault.to_string())
+}
+
+#[test]
+fn references_in_funs_are_written_out_within_the_limit_of_all_bytes() {
+    let node = [119, 1, b'm'];
+    let tuple = |n: usize, fun: Vec<u8>| [vec![104, n as u8], fun.repeat(n)].concat();
+    let small = fun(&node, &[&[82, 0][..]; 3]);
+    assert_eq!(with_a_long_atom(&tuple(3, small.clone())), Ok(()));
+    let error = with_a_long_atom(&tuple(4, small)).unwrap_err();
+    assert!(error.contains("exceed max_bytes=10000"), "{error}");
+    let error = with_a_long_atom(&fun(&node, &[&[82, 0][..]; 10])).unwrap_err();
+    assert!(error.contains("exceed max_bytes=10000"), "{error}");
+}
+
+#[test]
+fn keys_that_are_compared_are_not_written_out_without_end() {
+    let text = [77, 0, 0, 0, 1, 8, b'a', 106];
+    let keys = |n: u8, references: u8| {
+        let key = |i| {
+            [
+                &[104, references + 1, 97, i][..],
+                &[82, 0].repeat(references.into()),
+                &[106],
+            ]
+            .concat()
+        };
+        let keys: Vec<u8> = (0..n).flat_map(key).collect();
+        [&[116, 0, 0, 0, n + 1][..], &text, &keys].concat()
+    };
+    assert_eq!(with_a_long_atom(&keys(2, 2)), Ok(()));
+    for (n, references) in [(200, 2), (2, 200)] {
+        let error = with_a_long_atom(&keys(n, references)).unwrap_err();
+        assert!(error.contains("too long"), "{error}");
     }
+}
+
+#[test]
+fn a_fun_is_written_out_with_its_atoms() {
     let (short, long) = ([82, 0], [119, 3, b'm', b'@', b'h']);
     let inner = |m: &[u8]| fun(m, &[&[97, 9], m]);
     let cached = fun(&short, &[&short, &inner(&short), &[82, 0]]);
