@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 RUST   := $(shell find rust/src -name '*.rs') rust/Cargo.toml rust/Cargo.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench bench-quick bench-curves docs sim kill-maps fuzz clean erlang
+.PHONY: help setup demo test lint format bench bench-quick bench-curves docs sim kill-maps fuzz fuzz-quick clean erlang
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -42,9 +42,11 @@ lint: setup  ## ruff, mypy --strict, stubtest, rustfmt, clippy
 	$(BIN)/python -m mypy.stubtest barrel_p2p._native --mypy-config-file pyproject.toml
 	cargo fmt --check --manifest-path rust/Cargo.toml
 	cargo clippy --locked --release --all-targets --manifest-path rust/Cargo.toml -- -D warnings
+	cargo fmt --check --manifest-path rust/fuzz/Cargo.toml
+	cargo clippy --locked --release --manifest-path rust/fuzz/Cargo.toml -- -D warnings
 
 format: setup  ## Format Python and Rust
-	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cargo fmt --manifest-path rust/Cargo.toml
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; cargo fmt --manifest-path rust/Cargo.toml ; cargo fmt --manifest-path rust/fuzz/Cargo.toml
 
 sim: setup  ## Simulated clusters of the protocol machines, faults included: the standard scenarios, as a table
 	$(BIN)/barrel sim --all
@@ -52,9 +54,13 @@ sim: setup  ## Simulated clusters of the protocol machines, faults included: the
 kill-maps: setup  ## Kill all nodes with SIGKILL fifty times in the middle of acknowledged puts (some ten minutes)
 	BARREL_KILLS=50 $(BIN)/python -m pytest --timeout 1200 tests/cluster/test_maps_kept.py -k "survive_kill_9 or killed_in_mid_write"
 
-fuzz: setup  ## The property tests with hostile bytes, for some minutes instead of seconds
+fuzz: setup  ## Hostile bytes for some minutes: the property tests, then libFuzzer (FUZZ_SECONDS=300 for each target)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout=0 tests/property/test_hostile_bytes.py \
 	    tests/property/test_auth_properties.py tests/property/test_terms.py tests/property/test_dist_stream.py
+	$(BIN)/python rust/fuzz/run.py --seconds $(or $(FUZZ_SECONDS),300)
+
+fuzz-quick: setup  ## libFuzzer for ten seconds a target
+	$(BIN)/python rust/fuzz/run.py --seconds 10
 
 docs: setup  ## Build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --quiet
@@ -76,4 +82,4 @@ $(VENV)/.rivals: pyproject.toml $(VENV)/.packages  # where they can't be had, th
 	    && touch $@ || echo "not all rivals could be installed"
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) rust/target
+	rm -rf $(VENV) rust/target rust/fuzz/target rust/fuzz/corpus rust/fuzz/artifacts
