@@ -25,11 +25,11 @@ fuzz_target!(|data: &[u8]| {
         ..Limits::default()
     };
     let atoms: &[AtomText] = if flags & 4 == 0 { &[] } else { &ATOMS };
-    // what funs grow by is bounded for itself, and there for a moment twice
+    // what funs and compared keys grow by is bounded for itself; they are there several times for a moment
     let growth = if atoms.is_empty() {
         0
     } else {
-        2 * limits.bytes
+        2 * limits.bytes + 256 * data.len()
     };
     let enough = 64 * data.len() + (64 << 10) + growth;
 
@@ -42,7 +42,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(used <= enough, "checking {} bytes took {used}", data.len());
     let (built, used) = memory::peak(|| {
         let mut reader = Reader::new(data, 0, limits).with_atoms(atoms);
-        let mut canonical = Canonical::new(8 * data.len());
+        let mut canonical = Canonical::new(64 * data.len());
         reader
             .term(&mut canonical)
             .map(|term| (term, reader.position()))

@@ -98,8 +98,10 @@ pub struct Reader<'a> {
     texts: usize,
     /// Where the keys of the open maps stand, as far as they could be equal in that way.
     key_spans: Vec<(usize, usize)>,
-    /// Bytes that the search for such keys may still look at, and write for references to the atom cache.
+    /// Bytes that the search for such keys may still look at.
     key_work: usize,
+    /// Bytes of atoms that it may still write out. References that stand for 128 bytes on the average have room enough.
+    key_atoms: usize,
     /// By how much funs may still grow when such references in them are written out, all together.
     growth: usize,
     limits: Limits,
@@ -133,6 +135,9 @@ impl<'a> Reader<'a> {
             key_spans: Vec::new(),
             key_work: (end - offset.min(end))
                 .saturating_mul(8)
+                .saturating_add(4096),
+            key_atoms: (end - offset.min(end))
+                .saturating_mul(64)
                 .saturating_add(4096),
             growth: limits.bytes,
             limits,
@@ -405,9 +410,9 @@ impl<'a> Reader<'a> {
         for i in first..self.key_spans.len() {
             let (from, to) = self.key_spans[i];
             self.work(to - from, at)?;
-            let mut canonical = Canonical::new(self.key_work);
+            let mut canonical = Canonical::new(self.key_atoms);
             let key = self.again(to, from).term(&mut canonical)?;
-            self.key_work = canonical.room();
+            self.key_atoms = canonical.room();
             if !seen.insert(key) {
                 return Err(Fault::new(from, "duplicate key in a map"));
             }
@@ -421,18 +426,18 @@ impl<'a> Reader<'a> {
     fn refuse_equal_keys_inside(&mut self, from: usize, n: usize) -> Result<(), Fail> {
         self.work(self.pos - from, from)?;
         let mut reader = self.again(self.pos, from);
-        let mut canonical = Canonical::new(self.key_work);
+        let mut canonical = Canonical::new(self.key_atoms);
         for _ in 0..n {
             reader.term(&mut canonical)?;
         }
-        self.key_work = canonical.room();
+        self.key_atoms = canonical.room();
         Ok(())
     }
 
     /// A reader of what was read already, which may write out no more than the search for equal keys has left.
     fn again(&self, end: usize, from: usize) -> Reader<'a> {
         let limits = Limits {
-            bytes: (end - from).max(self.key_work),
+            bytes: (end - from).max(self.key_atoms),
             ..self.limits
         };
         Reader::new(&self.data[..end], from, limits).with_atoms(self.atoms)
