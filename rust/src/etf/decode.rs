@@ -104,6 +104,8 @@ pub struct Reader<'a> {
     key_atoms: usize,
     /// By how much funs may still grow when such references in them are written out, all together.
     growth: usize,
+    /// It was read before: a search for equal keys in a search for them would double the work with each level.
+    again: bool,
     limits: Limits,
     /// `data` was cut to the size limit.
     cut: bool,
@@ -140,6 +142,7 @@ impl<'a> Reader<'a> {
                 .saturating_mul(64)
                 .saturating_add(4096),
             growth: limits.bytes,
+            again: false,
             limits,
             cut: end < data.len(),
             atoms: &[],
@@ -395,7 +398,7 @@ impl<'a> Reader<'a> {
             let value = self.any(b)?;
             b.map_put(&mut pairs, key, value)?;
         }
-        if kinds.texts && kinds.others {
+        if kinds.texts && kinds.others && !self.again {
             self.refuse_equal_keys(spans, at)?;
         }
         self.key_spans.truncate(spans);
@@ -440,7 +443,9 @@ impl<'a> Reader<'a> {
             bytes: (end - from).max(self.key_atoms),
             ..self.limits
         };
-        Reader::new(&self.data[..end], from, limits).with_atoms(self.atoms)
+        let mut reader = Reader::new(&self.data[..end], from, limits).with_atoms(self.atoms);
+        reader.again = true;
+        reader
     }
 
     fn work(&mut self, bytes: usize, at: usize) -> Result<(), Fail> {
@@ -687,7 +692,7 @@ impl<'a> Reader<'a> {
             self.any(&mut check)?;
         }
         self.room += 1;
-        if check.maps {
+        if check.maps && !self.again {
             self.refuse_equal_keys_inside(from, free)?;
         }
         let mut spots = self.fun.take().unwrap_or_default();

@@ -278,6 +278,21 @@ fn with_atom(chars: usize, data: &[u8]) -> Result<(), String> {
 }
 
 #[test]
+fn maps_in_funs_of_funs_are_looked_at_once_for_each_fun_around_them() {
+    let map = [116, 0, 0, 0, 2, 97, 1, 97, 1, 97, 2, 97, 2];
+    let nested = |levels| {
+        (0..levels).fold(map.to_vec(), |inner, _| {
+            fun(&[119, 1, b'm'], &[&map, &inner])
+        })
+    };
+    let read = |levels| check(&[&[131], &nested(levels)[..]].concat());
+    assert!(read(8).is_ok());
+    for levels in [60, 500] {
+        assert!(read(levels).unwrap_err().contains("too often")); // doubled at each level it would not end
+    }
+}
+
+#[test]
 fn references_in_funs_are_written_out_within_the_limit_of_all_bytes() {
     let node = [119, 1, b'm'];
     let tuple = |n: usize, fun: Vec<u8>| [vec![104, n as u8], fun.repeat(n)].concat();
