@@ -1,8 +1,8 @@
 //! The native data plane of barrel_p2p: this file only registers what Python sees.
 
 pub mod atom_cache;
-mod burst;
 pub mod budget;
+mod burst;
 pub mod etf;
 pub mod frame;
 mod py;
