@@ -55,11 +55,11 @@ fuzz_target!(|data: &[u8]| {
     match (checked, built) {
         (Ok(end), Ok((term, built_end))) => {
             assert_eq!(end, built_end);
-            assert_eq!(
-                canonical(&term),
-                Ok((term.clone(), term.len())),
-                "it is its own canonical form"
-            );
+            match canonical(&term) {
+                Ok(again) => assert!(again == (term.clone(), term.len()), "it is its own form"),
+                // a shorter form has less work to spend on the same maps
+                Err(fault) => assert!(fault.contains("too often"), "{fault}"),
+            }
         }
         (Ok(_), Err(fail)) => assert!(only_canonical_refuses(&fail), "{fail}"),
         (Err(fail), Ok(_)) => panic!("what is refused has a canonical form: {fail}"),
