@@ -39,7 +39,11 @@ pub struct Connection {
     pub paused: bool,
     /// Something may have to be sent.
     pub unflushed: bool,
-    /// It stands in the endpoint's queue of connections with something to report.
+    /// It stands in the core's list of connections that the next flush looks at.
+    pub active: bool,
+    /// When it stands in the core's timetable.
+    pub due: Option<Instant>,
+    /// It stands in the core's queue of connections with something to report.
     pub ready: bool,
     pub drained: bool,
     /// It may go once what is queued was sent, without the time that QUIC would have it linger: see `give_up`.
@@ -136,6 +140,8 @@ impl Connection {
             phase: Phase::Handshaking,
             paused: false,
             unflushed: true,
+            active: false,
+            due: None,
             ready: false,
             drained: false,
             given_up: false,
@@ -259,6 +265,19 @@ impl Connection {
     /// make us keep hundreds, for three seconds each. A packet that comes late gets a stateless reset.
     pub fn give_up(&mut self) {
         self.given_up = true;
+    }
+
+    /// When something has to be done with it, whether or not anything comes.
+    pub fn next_due(&self) -> Option<Instant> {
+        if self.broken {
+            return None;
+        }
+        let probe = self.suspicion.as_ref().map(|s| s.next_probe);
+        let mine = [self.timer, probe, self.handshake_deadline];
+        mine.into_iter()
+            .chain([self.user.next_deadline()])
+            .flatten()
+            .min()
     }
 
     /// Whether nothing of it is needed any more.

@@ -15,7 +15,7 @@ use quinn_proto::{
     ClientConfig, ConnectionHandle, DatagramEvent, EndpointConfig, EndpointEvent,
     HashedConnectionIdGenerator, Incoming, ServerConfig, TransportConfig, ValidationTokenConfig,
 };
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::RawFd;
@@ -47,6 +47,12 @@ pub struct Core {
     connections: BTreeMap<u64, Connection>,
     /// Connections with something to report, in turn.
     ready: VecDeque<u64>,
+    /// Connections that something was done to since the last flush: it looks at no others, however many there are.
+    active: Vec<u64>,
+    /// When each connection that waits for something is due, as `Connection::due` has it.
+    due: BTreeSet<(Instant, u64)>,
+    /// Endpoints whose sockets have packets that the kernel had no room for.
+    blocked: BTreeSet<RawFd>,
     next_id: u64,
     arena: Arena,
     packet: Vec<u8>,
@@ -225,6 +231,9 @@ impl Core {
             endpoints: BTreeMap::new(),
             connections: BTreeMap::new(),
             ready: VecDeque::new(),
+            active: Vec::new(),
+            due: BTreeSet::new(),
+            blocked: BTreeSet::new(),
             next_id: 1,
             arena: Arena::default(),
             packet: Vec::with_capacity(MAX_SEND + 2048),
@@ -413,6 +422,7 @@ impl Core {
         // The peer learns of the new address by this packet.
         connection.quic.local_address_changed();
         connection.unflushed = true;
+        self.touch(id);
         Some(())
     }
 
@@ -471,35 +481,74 @@ impl Core {
     /// Writes everything queued, as far as QUIC and the kernel take it.
     pub fn flush(&mut self, now: Instant, dirty: Vec<u64>) {
         for id in dirty {
-            if let Some(connection) = self.connections.get_mut(&id) {
+            if let Some(connection) = self.connection(id) {
                 connection.unflushed = true;
             }
         }
-        for endpoint in self.endpoints.values_mut() {
-            endpoint.socket.send_blocked();
-        }
-        let mut drained = Vec::new();
-        for (id, connection) in &mut self.connections {
-            if !connection.unflushed {
-                continue;
+        for fd in std::mem::take(&mut self.blocked) {
+            if let Some(endpoint) = self.endpoints.get_mut(&fd) {
+                endpoint.socket.send_blocked();
+                self.note_blocked(fd);
             }
-            let Some(endpoint) = self.endpoints.get_mut(&connection.fd) else {
-                continue;
-            };
+        }
+        for id in std::mem::take(&mut self.active) {
+            self.flush_one(id, now);
+        }
+    }
+
+    /// Sends what one connection has, and notes when it is due next.
+    fn flush_one(&mut self, id: u64, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        connection.active = false;
+        let fd = connection.fd;
+        if let Some(endpoint) = self.endpoints.get_mut(&fd).filter(|_| connection.unflushed) {
             let options = &self.options;
             guarded(connection, |connection| {
                 transmit(connection, endpoint, &mut self.packet, now, options)
             });
-            if connection.has_news() && !connection.ready {
-                connection.ready = true;
-                self.ready.push_back(*id);
-            }
-            if connection.is_over() {
-                drained.push(*id);
+            let waits = connection.unflushed && !connection.broken;
+            self.note_blocked(fd);
+            if waits {
+                self.touch(id);
             }
         }
-        for id in drained {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        if connection.has_news() && !connection.ready {
+            connection.ready = true;
+            self.ready.push_back(id);
+        }
+        if connection.is_over() {
             self.forget(id);
+            return;
+        }
+        let next = connection.next_due();
+        let before = std::mem::replace(&mut connection.due, next);
+        if before != next {
+            before.map(|at| self.due.remove(&(at, id)));
+            next.map(|at| self.due.insert((at, id)));
+        }
+    }
+
+    /// The next flush looks at this connection.
+    fn touch(&mut self, id: u64) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            if !std::mem::replace(&mut connection.active, true) {
+                self.active.push(id);
+            }
+        }
+    }
+
+    fn note_blocked(&mut self, fd: RawFd) {
+        if self
+            .endpoints
+            .get(&fd)
+            .is_some_and(|e| e.socket.is_blocked())
+        {
+            self.blocked.insert(fd);
         }
     }
 
@@ -520,31 +569,29 @@ impl Core {
         if self.has_news() {
             return Some(now);
         }
-        let blocked = self.endpoints.values().any(|e| e.socket.is_blocked());
-        let retry = blocked.then(|| now + RETRY);
+        let retry = (!self.blocked.is_empty()).then(|| now + RETRY);
         self.timer().into_iter().chain(retry).min()
     }
 
     /// The earliest timer of all connections.
     pub fn timer(&self) -> Option<Instant> {
-        let timers = self.connections.values().flat_map(|c| {
-            let probe = c.suspicion.as_ref().map(|s| s.next_probe);
-            let timers = c.timer.into_iter().chain(probe).chain(c.handshake_deadline);
-            timers.chain(c.user.next_deadline())
-        });
+        let due = self.due.first().map(|(at, _)| *at);
         let left = self.left.values().filter_map(|left| match left.state {
             LeftState::Lingering(until) => Some(until),
             _ => None,
         });
-        timers.chain(left).min()
+        due.into_iter().chain(left).min()
     }
 
+    /// A connection to do something with; the next flush looks at it.
     pub fn connection(&mut self, id: u64) -> Option<&mut Connection> {
+        self.touch(id);
         self.connections.get_mut(&id)
     }
 
     /// Opens a user stream: Some(None) if the peer allows no further one now, None without a connection.
     pub fn open_stream(&mut self, id: u64) -> Option<Option<u64>> {
+        self.touch(id);
         let connection = self.connections.get_mut(&id)?;
         if connection.phase != Phase::Distribution {
             return None;
@@ -559,6 +606,7 @@ impl Core {
         id: u64,
         step: impl FnOnce(&mut UserStreams, &mut quinn_proto::Connection, &Options) -> T,
     ) -> Option<T> {
+        self.touch(id);
         let connection = self.connections.get_mut(&id)?;
         if connection.broken || connection.phase != Phase::Distribution {
             return None;
@@ -589,6 +637,7 @@ impl Core {
 
     /// Puts a connection in the queue of those with something to report, if it has.
     pub fn mark(&mut self, id: u64) {
+        self.touch(id);
         if let Some(connection) = self.connections.get_mut(&id) {
             if !connection.ready && connection.has_news() {
                 connection.ready = true;
@@ -616,8 +665,11 @@ impl Core {
         for connection in self.connections.values_mut() {
             connection.close(now, code, text, CloseReason::new("local", text));
         }
-        self.flush(now, Vec::new());
+        self.flush(now, self.connections.keys().copied().collect());
         self.connections.clear();
+        self.active.clear();
+        self.due.clear();
+        self.blocked.clear();
         self.endpoints.clear();
         self.left.clear();
         self.ready.clear();
@@ -691,6 +743,7 @@ impl Core {
         let connection = Connection::new(channel.clone(), fd, handle, quic, same_host, local);
         let is_dialer = connection.is_dialer;
         self.connections.insert(id, connection);
+        self.touch(id);
         if let Some(endpoint) = self.endpoints.get_mut(&fd) {
             endpoint.handles.insert(handle, id);
         }
@@ -905,37 +958,36 @@ impl Core {
     }
 
     fn run_timers(&mut self, now: Instant) {
-        let unreachable = Duration::from_millis(self.options.unreachable_ms);
-        let mut due = Vec::new();
-        for (id, connection) in &mut self.connections {
-            if connection.suspicion.is_some() {
-                guarded(connection, |c| c.check_suspicion(now, unreachable));
-                due.push(*id);
+        while let Some((_, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            self.due.pop_first();
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.due = None;
             }
-            if connection
-                .handshake_deadline
-                .is_some_and(|limit| limit <= now)
-            {
-                guarded(connection, |c| {
-                    let text = "no TLS handshake within handshake_timeout_ms";
-                    c.close(now, 0, text, CloseReason::new("timeout", text));
-                });
-                due.push(*id);
-            }
-            if connection.user.next_deadline().is_some_and(|at| at <= now) {
-                guarded(connection, |c| c.expire_preambles(now));
-                due.push(*id);
-            }
-            if connection.timer.is_some_and(|timer| timer <= now) {
-                guarded(connection, |c| c.quic.handle_timeout(now));
-                connection.unflushed = true;
-                due.push(*id);
-            }
-        }
-        for id in due {
-            self.pump(id, now);
+            self.run_timers_of(id, now);
         }
         self.expire_left(now);
+    }
+
+    fn run_timers_of(&mut self, id: u64, now: Instant) {
+        let unreachable = Duration::from_millis(self.options.unreachable_ms);
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        guarded(connection, |c| {
+            c.check_suspicion(now, unreachable);
+            if c.handshake_deadline.is_some_and(|limit| limit <= now) {
+                let text = "no TLS handshake within handshake_timeout_ms";
+                c.close(now, 0, text, CloseReason::new("timeout", text));
+            }
+            if c.user.next_deadline().is_some_and(|at| at <= now) {
+                c.expire_preambles(now);
+            }
+            if c.timer.is_some_and(|timer| timer <= now) {
+                c.quic.handle_timeout(now);
+                c.unflushed = true;
+            }
+        });
+        self.pump(id, now);
     }
 
     fn suspect_unreachable(&mut self, fd: RawFd, now: Instant) {
@@ -946,7 +998,8 @@ impl Core {
         if peers.is_empty() {
             return;
         }
-        for connection in self.connections.values_mut() {
+        let mut suspects = Vec::new();
+        for (id, connection) in &mut self.connections {
             let alive = connection.phase != Phase::Closed;
             if alive
                 && connection.fd == fd
@@ -954,9 +1007,12 @@ impl Core {
                 && peers.contains(&connection.quic.remote_address())
             {
                 connection.suspect(now);
+                suspects.push(*id);
             }
         }
-        self.run_timers(now);
+        for id in suspects {
+            self.run_timers_of(id, now);
+        }
     }
 
     /// Moves news of the ready connections into `out`, one after the other, within the bounds of a batch.
@@ -1003,6 +1059,7 @@ impl Core {
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };
+        connection.due.map(|at| self.due.remove(&(at, id)));
         if let Some(endpoint) = self.endpoints.get_mut(&connection.fd) {
             endpoint.handles.remove(&connection.handle);
             if !connection.drained {
