@@ -130,6 +130,8 @@ def resident_bytes() -> int:
 
 
 async def main(work: str, count: int, batch: int) -> None:
+    gc.collect()
+    gc.freeze()  # what the imports made, as in ours/local.py
     match work:
         case "local_flood":
             await flood(count // 10, batch)
