@@ -5,8 +5,9 @@ of a round trip (``docs/internals/data-plane.md``). So after messages came the l
 schedulers of the BEAM do (``erl +sbwt``), for as long as an answer of a peer on the same host or a near one takes.
 
 Where that does not pay it costs next to nothing: after a wait that saw no message the next arrival is sat out, then
-two, then four, up to ``MOST_REST``. That is the case with far peers, with messages that come now and then, and while
-other programs need the core.
+two, then four, up to ``MOST_REST``, and half as many after one that saw some. That is the case with far peers, with
+messages that come now and then, and while other programs need the core: then a wait sees a message only if the
+scheduler took the core away in the middle of it, which must not count for much.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ class BusyWait:
         microseconds: How long one wait lasts; 0 for never. On a single core it is never, since the peer needs it.
     """
 
-    __slots__ = ("_came", "_looking", "_loop", "_penalty", "_rest", "_seconds", "_until")
+    __slots__ = ("_came", "_looking", "_loop", "_paid", "_penalty", "_rest", "_seconds", "_until")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, microseconds: int) -> None:
         self._loop = loop
         self._seconds = microseconds / 1e6 if _cores() > 1 else 0.0
         self._looking = False
         self._came = False
+        self._paid = False
         self._until = 0.0
         self._penalty = 0
         self._rest = 0
@@ -46,12 +48,11 @@ class BusyWait:
     def messages_came(self) -> None:
         """A batch of messages arrived: after it has been handled, look for the next one."""
         if self._looking:
-            self._came, self._penalty = True, 0
+            self._came = self._paid = True
         elif self._rest:
             self._rest -= 1
         elif self._seconds:
-            self._looking = self._came = True
-            self._penalty = min(MOST_REST, self._penalty * 2 or 1)  # unless more come
+            self._looking, self._came, self._paid = True, True, False
             self._loop.call_soon(self._look)
 
     def _look(self) -> None:
@@ -62,6 +63,7 @@ class BusyWait:
             self._until = now + self._seconds
         elif now >= self._until:
             self._looking = False
+            self._penalty = self._penalty // 2 if self._paid else min(MOST_REST, self._penalty * 2 or 1)
             self._rest = self._penalty
             return
         self._loop.call_soon(self._look)

@@ -82,19 +82,22 @@ def test_waits_in_vain_become_rare(loop: Turns) -> None:
     assert doublings <= waits <= doublings + 10
 
 
-def test_one_wait_that_pays_ends_the_rest(loop: Turns) -> None:
+def test_waits_that_pay_shorten_the_rests_step_by_step(loop: Turns) -> None:
     wait = wait_of(loop)
     while wait.rest < 4:
         wait.messages_came()
         loop.turns_until_sleep()
-    for _ in range(wait.rest):
-        wait.messages_came()
-        assert not loop.ready
-    for _ in range(2):
-        wait.messages_came()
-        loop.turn()
-    loop.turns_until_sleep()
-    assert wait.rest == 0
+    rests = []
+    while wait.rest:
+        for _ in range(wait.rest):
+            wait.messages_came()
+            assert not loop.ready
+        for _ in range(2):
+            wait.messages_came()
+            loop.turn()
+        loop.turns_until_sleep()
+        rests.append(wait.rest)
+    assert rests == [2, 1, 0]
 
 
 @pytest.mark.parametrize(("cores", "microseconds"), [(1, WAIT_US), (2, 0)])
