@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,16 @@ from barrel_p2p.proto import (
 from barrel_p2p.proto.plumtree_config import PlumtreeConfig
 from barrel_p2p.services import observer, router, service_proxies
 
-PAGE = (Path(__file__).parents[2] / "docs/reference/limits.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/reference/limits.md").read_text()
 ROWS = [line.strip("|").split("|") for line in PAGE.splitlines() if line.startswith("|")]
 TREE = PlumtreeConfig()
+
+
+def of_rust(file: str, name: str) -> int:
+    found = re.search(rf"const {name}: \w+ = ([\d_]+);", (ROOT / "rust/src" / file).read_text())
+    assert found is not None
+    return int(found[1])
 
 
 def test_all_rows_are_of_one_table() -> None:
@@ -48,7 +56,7 @@ def test_all_rows_are_of_one_table() -> None:
     ("what", "bounds"),
     [
         ("unauthenticated inbound connections", (Options().max_unauthenticated,)),
-        ("addresses that are counted", (conduct.MAX_ADDRESSES,)),
+        ("addresses that are counted", (of_rust("budget.rs", "MAX_ADDRESSES"),)),
         ("such peers that are remembered", (conduct.MAX_PEERS,)),
         ("peers let in at the same time", (connecting.MAX_QUEUES,)),
         ("addresses of one look-up", (discovery.MAX_ADDRESSES,)),
