@@ -79,6 +79,7 @@ def test_acknowledged_writes_survive_kill_9(tmp_path: Path) -> None:
                 if written == enough:
                     await member.kill()
             assert written >= enough
+            await until(lambda: not observer.nodes())  # else the next question goes to the dead one
         member = await cluster.member("member")
         size = await ask(observer, member.name, "open_map", "m", {"persist": True})
         items = dict(await ask(observer, member.name, "map_items", "m"))

@@ -268,17 +268,6 @@ def test_a_hostile_message_costs_one_connection_and_one_line(
     run(story, tmp_path, healthy=False)
 
 
-def test_atoms_without_end_stop_at_a_bound(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def story(alice: Node, erl: ForeignNode, channel: Link) -> None:
-        alice.monitor_nodes()
-        atoms = (b"w" + bytes([7]) + b"%07d" % number for number in range(200_000))
-        channel.send_raw(message(b"l" + struct.pack(">I", 200_000) + b"".join(atoms) + b"j"))
-        assert await receive(timeout=30) == ("nodedown", ERL)
-        assert "atom" in caplog.text
-
-    run(story, tmp_path, healthy=False)
-
-
 def test_half_a_frame_and_then_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def story(alice: Node, erl: ForeignNode, channel: Link) -> None:
         alice.monitor_nodes()

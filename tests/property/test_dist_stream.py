@@ -25,7 +25,7 @@ def stream(fragments: bool, atom_cache: bool, **options: Any) -> tuple[DistStrea
     ours.setblocking(False)
     theirs.setblocking(False)
     options = {"max_frame": 64 << 20, "high_water": 1 << 20, "low_water": 1 << 18, "tick_ms": 60_000, **options}
-    native = DistStream(Codec(), lambda: None, ours.detach(), fragments=fragments, atom_cache=atom_cache, **options)
+    native = DistStream(Codec(), lambda *_: None, ours.detach(), fragments=fragments, atom_cache=atom_cache, **options)
     return native, theirs
 
 
