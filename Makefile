@@ -68,7 +68,7 @@ docs: setup  ## Build the documentation into site/, warnings are errors
 bench: setup erlang $(VENV)/.rivals  ## The whole benchmark beside its rivals (some 12 minutes); writes benchmarks/results
 	$(BIN)/python benchmarks/run.py
 
-bench-quick: setup erlang $(VENV)/.rivals  ## A short run, compared with the committed results as ratios
+bench-quick: setup erlang  ## A short run beside the rivals that are installed, compared with the committed results as ratios
 	$(BIN)/python benchmarks/run.py --quick
 
 bench-curves: setup erlang $(VENV)/.rivals  ## How the figures move with more bytes, pairs, callers, peers (some 8 minutes)
