@@ -289,8 +289,8 @@ def test_a_python_server_is_linked_monitored_and_stopped(epmd: Epmd, tmp_path: P
         # and the death of an Erlang process reaches the Python server that is linked with it
         other = await Adder.start(1)
         node.export(lambda: other, module="adders", name="other")
-        await erlang.ask(f"spawn(fun() -> link(erpc:call('{PY}', adders, other, [])), exit(collapsed) end).")
         ref = monitor(other)
+        await erlang.ask(f"spawn(fun() -> link(erpc:call('{PY}', adders, other, [])), exit(collapsed) end).")
         assert await receive(timeout=5) == ("DOWN", ref, "process", other, "collapsed")
 
     run(story, epmd, tmp_path)
