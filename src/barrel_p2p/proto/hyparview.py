@@ -77,11 +77,12 @@ from barrel_p2p.proto.hyparview_events import (
 )
 from barrel_p2p.proto.hyparview_links import FIRST_CONTACT, MAX_CONTACT_WAIT, NAME_ROUNDS, Links
 from barrel_p2p.proto.hyparview_passive import some_of
+from barrel_p2p.proto.hyparview_wire import MAX_NAMES
 
 WALKS_INTERVAL: Final = 1.0  # seconds between two JOINs of a peer that send out walks, one for each neighbour; a guess
 HEARSAY: Final = 15.0  # seconds in which a small cluster hears of its contacts: a shuffle and a half; a guess
 MAX_ROUND: Final = 16  # contacts tried one after the other before the next wait; a guess
-MAX_LED_ON: Final = NAME_ROUNDS * 64  # names of a contact that are remembered while we join: one shuffle a round
+MAX_LED_ON: Final = NAME_ROUNDS * MAX_NAMES  # names of a contact that are remembered while we join: one shuffle a round
 SHUFFLED_ACTIVE: Final = 3  # active peers in a shuffle (the paper's)
 
 
