@@ -56,23 +56,12 @@ class Grpc(harness.Rival):
         return harness.hull(await asyncio.gather(*(flood() for _ in range(pairs))))
 
     async def pingpong(self, rounds: int, size: int) -> list[int]:
-        ping, times = ("ping", b"\7" * size), []
-        for _ in range(rounds):
-            start = perf_counter_ns()
-            await self._call(ping)
-            times.append(perf_counter_ns() - start)
-        return times
+        ping = ("ping", b"\7" * size)
+        return await harness.round_trips(lambda: self._call(ping), rounds)
 
     async def call(self, callers: int, count: int, size: int) -> int:
         request = ("work", b"\7" * size)
-
-        async def caller() -> None:
-            for _ in range(count):
-                await self._call(request, timeout=60)
-
-        start = perf_counter_ns()
-        await asyncio.gather(*(caller() for _ in range(callers)))
-        return perf_counter_ns() - start
+        return await harness.calls(lambda: self._call(request, timeout=60), callers, count)
 
 
 async def _flooded(messages: AsyncIterator[Any], _context: Any) -> tuple[int, int]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
+from collections.abc import Awaitable, Callable
+from time import perf_counter_ns
+from typing import Any
 
 
 class Rival:
@@ -75,6 +78,28 @@ async def _run(rival: Rival, work: str, arguments: list[int]) -> list[float]:
 
 def warm_up(count: int) -> int:
     return max(2, count // 10)
+
+
+async def round_trips(ask: Callable[[], Awaitable[Any]], rounds: int) -> list[int]:
+    """One question after the other: the ns that each took."""
+    times = []
+    for _ in range(rounds):
+        start = perf_counter_ns()
+        await ask()
+        times.append(perf_counter_ns() - start)
+    return times
+
+
+async def calls(ask: Callable[[], Awaitable[Any]], callers: int, count: int) -> int:
+    """So many callers at once, each with one question after the other: the ns until all are done."""
+
+    async def caller() -> None:
+        for _ in range(count):
+            await ask()
+
+    start = perf_counter_ns()
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return perf_counter_ns() - start
 
 
 def hull(spans: list[tuple[int, int]]) -> tuple[int, int]:

@@ -67,23 +67,12 @@ class Ray(harness.Rival):
         return first, last
 
     async def pingpong(self, rounds: int, size: int) -> list[int]:
-        ping, times = ("ping", b"\7" * size), []
-        for _ in range(rounds):
-            start = perf_counter_ns()
-            await self._actor.reply.remote(ping)
-            times.append(perf_counter_ns() - start)
-        return times
+        ping = ("ping", b"\7" * size)
+        return await harness.round_trips(lambda: self._actor.reply.remote(ping), rounds)
 
     async def call(self, callers: int, count: int, size: int) -> int:
         request = ("work", b"\7" * size)
-
-        async def caller() -> None:
-            for _ in range(count):
-                await asyncio.wait_for(self._actor.reply.remote(request), 60)
-
-        start = perf_counter_ns()
-        await asyncio.gather(*(caller() for _ in range(callers)))
-        return perf_counter_ns() - start
+        return await harness.calls(lambda: asyncio.wait_for(self._actor.reply.remote(request), 60), callers, count)
 
 
 if __name__ == "__main__":
