@@ -520,7 +520,8 @@ impl<'a> Reader<'a> {
         let bits = self.u8()?;
         let data = self.take(n)?;
         match bits {
-            8 if n > 0 || self.limits.empty_text => {
+            // a fun is Erlang's, and is sent again as it came: nothing that Erlang nodes refuse may be in it
+            8 if n > 0 || (self.limits.empty_text && self.fun.is_none()) => {
                 self.texts += 1;
                 b.text(data)
             }

@@ -261,6 +261,20 @@ fn fun(m: &[u8], free: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+#[test]
+fn an_empty_text_is_read_beside_funs_but_not_in_them() {
+    let limits = Limits {
+        empty_text: true,
+        ..Limits::default()
+    };
+    let (empty, m) = ([77, 0, 0, 0, 0, 8], [119, 1, b'm']);
+    let beside = [&[131, 104, 2][..], &fun(&m, &[&[106]]), &empty].concat();
+    assert_eq!(check_with(&beside, limits), Ok(beside.len()));
+    let inside = [&[131][..], &fun(&m, &[&empty])].concat();
+    let fault = check_with(&inside, limits).unwrap_err();
+    assert!(fault.contains("bit string of 0 bytes"), "{fault}");
+}
+
 /// Reads `data` with the longest atom in its header, and 10,000 bytes as limit.
 fn with_a_long_atom(data: &[u8]) -> Result<(), String> {
     with_atom(255, data)

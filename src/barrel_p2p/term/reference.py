@@ -76,6 +76,7 @@ class _Reader:
         self.codec = codec
         self.data = data
         self.pos = pos
+        self.funs = 0  # that are being read
 
     def fail(self, what: str) -> DecodeError:
         return DecodeError(f"at offset {self.pos}: {what}")
@@ -151,8 +152,11 @@ class _Reader:
                 return self.map(pairs)
             case 112 | 117:  # NEW_FUN_EXT, FUN_EXT: kept as they are, but checked
                 start = self.pos - 1
-                for _ in range(self.fun_head(tag)):
+                free = self.fun_head(tag)
+                self.funs += 1
+                for _ in range(free):
                     self.term(room - 1)
+                self.funs -= 1
                 return Fun(self.data[start : self.pos])
             case _:
                 return self.leaf(tag)
@@ -197,7 +201,8 @@ class _Reader:
                 data = self.take(size)
                 if 1 <= bits <= 7 and data:
                     return BitString(data, bits)
-                if bits == 8 and (data or self.codec.exact_empty_str):
+                # a fun is Erlang's, and is sent again as it came: nothing that Erlang nodes refuse may be in it
+                if bits == 8 and (data or (self.codec.exact_empty_str and not self.funs)):
                     try:
                         return data.decode()
                     except UnicodeDecodeError:

@@ -200,6 +200,16 @@ def test_an_exact_empty_str_is_for_python_nodes_only(codec: type[Codec]) -> None
         codec().decode(exact.encode(""))
 
 
+@codecs
+def test_a_fun_holds_nothing_that_erlang_nodes_refuse(codec: type[Codec]) -> None:
+    exact = codec(exact_empty_str=True)
+    head = b"p" + bytes(4) + b"\0" + bytes(20) + b"\0\0\0\1" + b"w\1m" + b"a\0a\0" + b"Xw\3a@b" + bytes(12)
+    with pytest.raises(DecodeError, match="bit string of 0 bytes"):
+        exact.decode(b"\x83" + head + exact.encode("")[1:])
+    fun, text = exact.decode(b"\x83h\2" + head + b"j" + exact.encode("")[1:])
+    assert (type(fun), text) == (Fun, "")
+
+
 def test_one_pid_is_one_object() -> None:
     codec = Codec()
     data = codec.encode([Pid(NODE, 1, 2, 3), Pid(NODE, 1, 2, 3)])
