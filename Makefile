@@ -59,8 +59,8 @@ fuzz: setup  ## Hostile bytes for some minutes: the property tests, then libFuzz
 	    tests/property/test_auth_properties.py tests/property/test_terms.py tests/property/test_dist_stream.py
 	$(BIN)/python rust/fuzz/run.py --seconds $(or $(FUZZ_SECONDS),300)
 
-fuzz-quick: setup  ## libFuzzer for ten seconds a target
-	$(BIN)/python rust/fuzz/run.py --seconds 10
+fuzz-quick: setup  ## libFuzzer for some ten seconds a target, on the same inputs each time
+	$(BIN)/python rust/fuzz/run.py --quick
 
 docs: setup  ## Build the documentation into site/, warnings are errors
 	$(BIN)/mkdocs build --quiet

@@ -8,3 +8,4 @@ pub mod etf;
 pub mod frame;
 pub mod input;
 pub mod memory;
+mod same_keys;
