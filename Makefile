@@ -28,9 +28,9 @@ $(VENV)/.built: $(VENV)/.packages $(RUST)
 demo: setup  ## Three nodes on this machine, step by step (under 30 s once built)
 	@$(BIN)/python examples/demo/demo.py
 
-test: setup erlang  ## All tests: Python, Rust, real Erlang peers
+test: setup erlang  ## All tests: Python, Rust, real Erlang peers (most of them wait, so three files at a time: WORKERS=3)
 	cargo test --release --locked --quiet --manifest-path rust/Cargo.toml
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadfile
 
 erlang:  # Debian's Erlang and Elixir are the real peers of the tests; root can also cut wires, with ip and tc
 	@{ command -v erl && command -v elixir && { command -v tc || [ "$$(id -u)" -ne 0 ]; }; } >/dev/null || ./.ci/install-erlang
