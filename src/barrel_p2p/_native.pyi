@@ -49,7 +49,7 @@ class Codec:
     @property
     def atoms(self) -> int: ...
 
-# --- QUIC: only net/quic.py imports these ------------------------------------------------------------
+# --- QUIC: only net/quic*.py import these -----------------------------------------------------------
 
 @final
 class NoMessage: ...
@@ -154,7 +154,7 @@ class QuicStream:
     def stop(self, code: int) -> None: ...
     def refuse(self) -> None: ...
 
-# --- TCP: only net/tcp.py imports this -----------------------------------------------------------------
+# --- TCP: only net/tcp*.py import these ----------------------------------------------------------------
 
 @final
 class HandshakeBudget:

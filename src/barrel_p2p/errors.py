@@ -162,7 +162,7 @@ class NotConnected(BarrelError):
     ``reason`` is a short word: ``unknown_address`` (no place knows where it listens), ``no_answer`` (silence),
     ``unreachable`` (its host says that nobody listens there), ``transport`` (QUIC or TLS failed, ``code`` is the QUIC
     error code), ``misbehaved`` (it broke the protocol, so we stay away for a while), or another word of
-    ``net.quic.CloseKind``; empty where none of these fits.
+    ``net.connection.CloseKind``; empty where none of these fits.
     """
 
     def __init__(self, message: str, reason: str = "", code: int = 0) -> None:

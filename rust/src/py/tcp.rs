@@ -1,4 +1,4 @@
-//! `DistStream`: one established channel over TCP as net/tcp.py sees it.
+//! `DistStream`: one established channel over TCP as net/tcp_connection.py sees it.
 
 use super::errors::error;
 use super::message::{decode_batch, encode, Payload};

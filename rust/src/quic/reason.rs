@@ -2,7 +2,7 @@
 
 use quinn_proto::ConnectionError;
 
-/// Why a connection ended; `kind` is one of the words of `CloseReason.kind` in net/quic.py.
+/// Why a connection ended; `kind` is one of the words of `CloseReason.kind` in net/connection.py.
 #[derive(Debug, Clone)]
 pub struct CloseReason {
     pub kind: &'static str,
@@ -20,7 +20,7 @@ impl CloseReason {
     }
 }
 
-/// Says what ended a connection in the words of net/quic.py.
+/// Says what ended a connection in the words of net/connection.py.
 pub fn close_reason(error: ConnectionError) -> CloseReason {
     match error {
         ConnectionError::ApplicationClosed(close) => CloseReason {

@@ -1,4 +1,4 @@
-"""What the node needs of a connection, whatever carries it: ``quic.py`` and ``tcp.py`` offer it both."""
+"""What the node needs of a connection, whatever carries it: ``quic_connection.py`` and ``tcp_connection.py``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,10 @@ class Connection(Protocol):
         closed: True once nothing can be sent or received any more.
         send: ``send(control, message=NO_MESSAGE) -> int`` encodes one message into the send queue and returns its
             depth in bytes. Never blocks. Raises EncodeError before anything is queued; does nothing when closed.
+        setup_seconds: How long the dial took.
     """
+
+    __slots__ = ()
 
     closed: bool
     send: Callable[..., int]
@@ -112,7 +115,12 @@ class Connection(Protocol):
         """Counters of the transport, ``bytes_sent`` and ``bytes_received`` among them; empty once it is gone."""
 
     def close(self, code: int, reason: str) -> None:
-        """Close the connection; ``handler.closed`` is not called. Idempotent."""
+        """Close the connection; ``handler.closed`` is not called. What is queued is dropped. Idempotent."""
+
+    def __repr__(self) -> str:
+        host, port = self.peer_address
+        state = " closed" if self.closed else ""
+        return f"<Connection {'to' if self.is_dialer else 'from'} {host}:{port}{state}>"
 
 
 __all__ = ["Batch", "CloseKind", "CloseReason", "Connection", "Handler"]

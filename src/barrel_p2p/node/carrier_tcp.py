@@ -96,7 +96,7 @@ class TcpCarrier:
             raise
 
     def turned_away(self) -> dict[str, int]:
-        return {} if self._transport is None else self._transport.turned_away
+        return {} if self._transport is None else self._transport.turned_away()
 
     def strangers(self) -> int:
         return 0 if self._transport is None else self._transport.strangers()

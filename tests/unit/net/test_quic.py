@@ -312,8 +312,9 @@ def test_nobody_answers() -> None:
 def test_setups_that_cannot_work_say_what_to_do() -> None:
     async def scenario() -> None:
         site = await Site().listen()
-        with pytest.raises(ConfigError, match=r"in use.*choose another listen_port"):
+        with pytest.raises(ConfigError, match=r"in use.*choose another listen_port") as in_use:
             await Site().listen(site.address[1])
+        assert in_use.value.option == "listen_port"
         with pytest.raises(ConfigError, match=r"192\.0\.2\.1 is no address of this host"):
             await Site().transport.listen("192.0.2.1", 0)
         with pytest.raises(ConfigError, match="no IP address"):

@@ -1,4 +1,4 @@
-//! `QuicEndpoint` and `QuicConnection`: the QUIC carrier as net/quic.py sees it.
+//! `QuicEndpoint` and `QuicConnection`: the QUIC carrier as net/quic.py and net/quic_connection.py see it.
 //!
 //! Calls come from the event loop's thread. The core's mutex is taken with the GIL released if the watcher has it;
 //! Python objects are made and read only while it is free, because that can run arbitrary code (finalizers).
