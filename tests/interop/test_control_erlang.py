@@ -19,13 +19,13 @@ from harness.erlang import Epmd, Erlang
 def record(node: Node) -> list[Any]:
     """The control messages that come from now on."""
     seen: list[Any] = []
-    deliver = node.received
+    deliver = node._parts.received
 
     def received(channel: Channel, batch: Batch) -> None:
         seen.extend(control for control, _ in batch)
         deliver(channel, batch)
 
-    node.received = received  # type: ignore[method-assign]
+    node._parts.received = received  # type: ignore[method-assign]
     return seen
 
 

@@ -94,7 +94,7 @@ def test_nothing_is_dialled_while_the_peer_is_on_its_way_in(tmp_path: Path) -> N
     async def story(alice: Node) -> None:
         go_on = asyncio.Event()
         async with ForeignNode(GREATER, cookie=COOKIE, holds={"reply": go_on}) as erl:
-            alice._known_addresses[erl.name] = await erl.listen()
+            alice._parts.addresses[erl.name] = await erl.listen()
             alice.monitor_nodes()
             coming = asyncio.create_task(erl.dial(ALICE, alice.listen_address))
             await until(lambda: coming_in(alice))
@@ -142,7 +142,7 @@ def test_our_dial_is_over_before_the_peer_is_let_in(tmp_path: Path, monkeypatch:
 def test_a_dial_follows_when_the_peer_on_its_way_in_gives_up(tmp_path: Path) -> None:
     async def story(alice: Node) -> None:
         async with ForeignNode(GREATER, cookie=COOKIE, stop_after="name") as erl:
-            alice._known_addresses[erl.name] = await erl.listen()
+            alice._parts.addresses[erl.name] = await erl.listen()
             halfway = await erl.dial(ALICE, alice.listen_address)
             await until(lambda: coming_in(alice))
             send(erl.pid(), "early")

@@ -1,55 +1,32 @@
-"""``Node``: one node of a cluster, put together from its parts."""
+"""``Node``: one node of a cluster, as its user sees it; what it is made of is in ``parts.py``."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from barrel_p2p.disk.directory import DataDir
 from barrel_p2p.disk.keys import NodeKeys
 from barrel_p2p.errors import BarrelError, ConfigError
-from barrel_p2p.net.connection import Connection
-from barrel_p2p.net.contacts import Contacts
-from barrel_p2p.net.quic import Connection as QuicConnection
-from barrel_p2p.node.carrier import Carrier, way_to
-from barrel_p2p.node.carrier_quic import QuicCarrier
-from barrel_p2p.node.carrier_tcp import TcpCarrier
-from barrel_p2p.node.channel import Batch, Channel
-from barrel_p2p.node.dispatch import Dispatch
 from barrel_p2p.node.exports import Exports
 from barrel_p2p.node.gossip import Gossip
-from barrel_p2p.node.handshake_counts import HandshakeCounts
 from barrel_p2p.node.instruments import MIGRATE
-from barrel_p2p.node.liveness import Liveness
-from barrel_p2p.node.net_kernel import NetKernel
 from barrel_p2p.node.options import Address, Options
 from barrel_p2p.node.overlay import Overlay
-from barrel_p2p.node.paths import NAME as PATHS
-from barrel_p2p.node.paths import Paths, PathServer, PathStats
+from barrel_p2p.node.parts import Parts
+from barrel_p2p.node.paths import PathStats
 from barrel_p2p.node.peer_info import PeerInfo
 from barrel_p2p.node.propagation import Propagation
-from barrel_p2p.node.readings import Readings
-from barrel_p2p.node.remote import RemoteSignals
-from barrel_p2p.node.rex import Rex
 from barrel_p2p.node.rotation import Rotation
 from barrel_p2p.node.routes import Routes
 from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.node.statistics import OverlayStatistics, PeerStatistics, Statistics
 from barrel_p2p.node.telemetry import Telemetry
-from barrel_p2p.node.user import MAX_WAITING, serve, to_stdout
 from barrel_p2p.process.call import call
 from barrel_p2p.process.current import current_process
-from barrel_p2p.process.names import Resolver
 from barrel_p2p.process.runtime import Block, Runtime
-from barrel_p2p.process.subscribers import Subscribers
-from barrel_p2p.proto.handshake import Connected
 from barrel_p2p.proto.names import validate_node_name
 from barrel_p2p.proto.replicated import Replicated
-from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
 
 if TYPE_CHECKING:
@@ -59,11 +36,7 @@ if TYPE_CHECKING:
     from barrel_p2p.services.replicate import Replica
     from barrel_p2p.services.streams import Streams
 
-log = logging.getLogger("barrel_p2p.node")
-log_connect = logging.getLogger("barrel_p2p.connect")
-
-_NODEUP = Atom("nodeup")
-_NODEDOWN = Atom("nodedown")
+Part = TypeVar("Part")
 
 
 class Node:
@@ -91,23 +64,9 @@ class Node:
         self.exports = Exports()
         self.telemetry = Telemetry()
         self.propagation = Propagation()
-        self._data_dir = DataDir(self.options.data_dir or Path("data") / self.name)
-        self._monitors = Subscribers()
-        self._runtime: Runtime | None = None
-        self._carrier: Carrier | None = None
+        self._parts = Parts(self)
         self._block: Block | None = None
-        self._global: Global | None = None
-        self._known_addresses: dict[Atom, Address] = {}
-        self._contacts = Contacts(self.options.contact_nodes, self.name)
-        self._overlay: Overlay | None = None
         self._streams: Streams | None = None
-        self._paths = Paths(
-            lambda name: self._routes.up(name),
-            lambda: self.runtime,
-            lambda name, address: way_to(name, address, self.options),
-        )
-        self._maps: Maps | None = None
-        self._registry: Registry | None = None
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -129,110 +88,39 @@ class Node:
 
     async def start(self) -> None:
         """Load keys, bind the port, publish it. ``async with`` does this; call it only if you can't use a block."""
-        options = self.options
-        self._data_dir.lock()
-        try:
-            codec = Codec(none_atom=options.none_atom, max_bytes=options.max_message)
-            exact_codec = Codec(none_atom=options.none_atom, max_bytes=options.max_message, exact_empty_str=True)
-            if options.proto_dist == "inet_tcp":
-                self._carrier = TcpCarrier(self.name, options, codec, exact_codec)
-            else:
-                self._carrier = QuicCarrier(self.name, options, self._data_dir, codec, exact_codec)
-            self._carrier.addresses = self._known_addresses
-            self._carrier.counts = counts = HandshakeCounts(self.telemetry)
-            creation = await self._carrier.prepare()
-            self._runtime = runtime = Runtime(self.name, creation)
-            self._routes = Routes(self.name, options, exact_codec, self, counts.counted(self._carrier.dial))
-            self.spawner = Spawner(runtime, codec, self.exports, self._routes.route, self.propagation)
-            self._dispatch = Dispatch(runtime, self.spawner, self.propagation)
-            runtime.remote = RemoteSignals(self._routes.route, runtime.pid, self.spawner, self.propagation)
-            runtime.far_resolver = self._far_names
-            output = options.on_output or to_stdout
-            runtime.user = runtime.spawn(serve, (output,), name="user", max_mailbox=MAX_WAITING).pid
-            await NetKernel.start(name="net_kernel", node=self)
-            await Rex.start(runtime, self.spawner.guests, self.exports, name="rex", node=self)
-            if options.proto_dist == "barrel_p2p":
-                await PathServer.start(self._paths, name=PATHS, node=self)
-            await self._start_services()
-            self._rotation = Rotation(self._carrier, self._routes, runtime, self._dispatch)
-            runtime.kernel = dict.fromkeys(process.pid for process in runtime.processes.values())
-            # the first peer can come from now on
-            self.listen_address: Address = await self._carrier.start(creation, self._routes, self._make_channel)
-            self._overlay = Overlay(
-                options,
-                self._routes,
-                runtime,
-                self._dispatch,
-                exact_codec,
-                address=self.listen_address,
-                contacts=self._contacts,
-                learn_address=self._known_addresses.__setitem__,
-                telemetry=self.telemetry,
-            )
-            self._start_overlay_services()
-            self._readings = Readings(self.telemetry, self.runtime, self._routes, self._overlay, self._carrier)
-            self.telemetry.start()
-        except BaseException:
-            await self.stop()
-            raise
-        keys = self._carrier.keys
-        log.info(
-            "%s listens on %s:%d, %s",
-            self.name,
-            *self.listen_address,
-            f"key {keys.fingerprint}" if keys is not None else "inet_tcp",
-        )
-
-    async def _start_services(self) -> None:
-        from barrel_p2p.services.global_names import Global
-
-        self._global = await Global.start(self)
-
-    def _start_overlay_services(self) -> None:
-        from barrel_p2p.services.maps import Maps
-        from barrel_p2p.services.registry import Registry
-
-        self._maps = Maps(self, self.overlay.replication, self._data_dir.maps)
-        self._registry = Registry(self, self._dispatch, self._routes)
+        await self._parts.start()
 
     async def stop(self) -> None:
         """End all processes, close all connections, release the port. Idempotent."""
-        async with AsyncExitStack() as stack:  # each step is taken even if one before it fails or is cancelled
-            stack.callback(self._data_dir.release)
-            if self._carrier is not None:
-                stack.push_async_callback(self._carrier.close)
-            stack.callback(self.telemetry.stop)
-            if self._runtime is not None:
-                stack.push_async_callback(self._routes.close)
-                if self._overlay is not None:
-                    stack.callback(self._overlay.stop)
-                    stack.push_async_callback(self._overlay.say_goodbye)
-                if self._maps is not None:
-                    stack.callback(self._maps.stop)
-                if self._registry is not None:
-                    stack.callback(self._registry.stop)
-                stack.push_async_callback(self._runtime.stop)
+        await self._parts.stop()
+
+    @property
+    def listen_address(self) -> Address:
+        """Where this node listens, ``(host, port)``."""
+        return self._made(self._parts.listen_address)
 
     @property
     def runtime(self) -> Runtime:
         """The process layer of this node (internal to the library)."""
-        if self._runtime is None:
-            raise not_running(self.name)
-        return self._runtime
+        return self._made(self._parts.runtime)
 
     @property
     def overlay(self) -> Overlay:
         """The parts of the overlay (internal to the library)."""
-        if self._overlay is None:
-            raise not_running(self.name)
-        return self._overlay
+        return self._made(self._parts.overlay)
+
+    @property
+    def spawner(self) -> Spawner:
+        """Spawns on other nodes (internal to the library)."""
+        return self._parts.spawner
 
     @property
     def keys(self) -> NodeKeys:
         """This node's key, and the pins of its peers. Over ``inet_tcp`` there are none: AttributeError."""
-        if self._carrier is None or self._carrier.keys is None:
+        carrier = self._parts.carrier
+        if carrier is None or carrier.keys is None:
             raise AttributeError(f"{self.name} has no keys: it does not run, or its carrier is inet_tcp")
-        return self._carrier.keys
+        return carrier.keys
 
     async def rotate_identity(self) -> None:
         """Change this node's Ed25519 key, now. The old pair goes to ``keys/backups/``; channels stay up.
@@ -249,8 +137,6 @@ class Node:
         Raises:
             ConfigError: The disk refused, and the old key stays; or the carrier is ``inet_tcp``, which has no keys.
         """
-        if self._runtime is None:
-            raise not_running(self.name)
         self._rotation.rotate_identity()
 
     async def rotate_cert(self) -> None:
@@ -259,23 +145,17 @@ class Node:
         Raises:
             ConfigError: The disk refused, or the carrier is ``inet_tcp``, which has no certificate.
         """
-        if self._runtime is None:
-            raise not_running(self.name)
         self._rotation.rotate_certificate()
 
     @property
     def global_(self) -> Global:
         """Names that all connected nodes share: ``register_name``, ``whereis_name``, ..."""
-        if self._global is None:
-            raise not_running(self.name)
-        return self._global
+        return self._made(self._parts.global_)
 
     @property
     def registry(self) -> Registry:
         """Services by name, found from every node of the overlay: ``register``, ``lookup``, ``whereis``, ..."""
-        if self._registry is None:
-            raise not_running(self.name)
-        return self._registry
+        return self._made(self._parts.registry)
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -299,7 +179,7 @@ class Node:
         if peer == self.name:
             return
         if address is not None:
-            self._known_addresses[peer] = address
+            self._parts.addresses[peer] = address
         await self._routes.connect(peer)
 
     def disconnect(self, name: str) -> bool:
@@ -320,9 +200,9 @@ class Node:
     def monitor_nodes(self, on: bool = True) -> None:
         """The current process gets ``("nodeup", node)`` and ``("nodedown", node)`` from now on, or no longer."""
         if on:
-            self._monitors.add(current_process())
+            self._parts.monitors.add(current_process())
         else:
-            self._monitors.remove(current_process())
+            self._parts.monitors.remove(current_process())
 
     def peer_info(self, name: str) -> PeerInfo | None:
         """What is known about a connected node: address, key, clock, flags. None if it is not connected."""
@@ -425,21 +305,19 @@ class Node:
         peer = validate_node_name(name)
         outcome = "fail"
         try:
-            await self._paths.migrate(peer, timeout)
+            await self._parts.paths.migrate(peer, timeout)
             outcome = "ok"
         finally:
             self.telemetry.count(MIGRATE, peer, outcome)
 
     def path_stats(self, name: str) -> PathStats:
         """Round trips, losses, addresses, migrations of the path to a connected peer. Raises NotConnected."""
-        return self._paths.stats(validate_node_name(name))
+        return self._parts.paths.stats(validate_node_name(name))
 
     @property
     def maps(self) -> Maps:
         """Replicated maps: ``open``, ``close``, ``delete``, ``names``."""
-        if self._maps is None:
-            raise not_running(self.name)
-        return self._maps
+        return self._made(self._parts.maps)
 
     def replicate(
         self,
@@ -469,7 +347,7 @@ class Node:
         """
         from barrel_p2p.services.replicate import Replica
 
-        codec = Codec(none_atom=self.options.none_atom, max_bytes=self.options.max_message, exact_empty_str=True)
+        codec = self.options.codec(exact_empty_str=True)
         return Replica(self.overlay.replication, codec, name, state, notify, anti_entropy_ms)
 
     # --- remote calls -----------------------------------------------------------------------------------------------
@@ -498,67 +376,21 @@ class Node:
 
         return await rpc(self, validate_node_name(node), module, function, list(args), timeout)
 
-    def _far_names(self, module: Atom, peer: Atom) -> Resolver:
-        from barrel_p2p.services.far_names import FarNames
+    @property
+    def _routes(self) -> Routes:
+        return self._parts.routes
 
-        return FarNames(self, module, peer)
+    @property
+    def _rotation(self) -> Rotation:
+        return self._made(self._parts.rotation)
 
-    # --- what the parts report --------------------------------------------------------------------------------------
-
-    def _make_channel(
-        self, name: Atom, connection: Connection, connected: Connected, public_key: bytes | None
-    ) -> Channel:
-        channel = Channel(
-            name,
-            connection,
-            self._routes,
-            flags=connected.flags,
-            creation=connected.creation,
-            public_key=public_key,
-            high_water=self.options.send_high_water,
-            hard_limit=self.options.send_hard_limit,
-        )
-        if isinstance(connection, QuicConnection):
-            connection.on_stream = lambda stream, tag: self.streams.opened(channel, stream, tag)
-        return channel
-
-    def received(self, channel: Channel, batch: Batch) -> None:
-        self._dispatch.received(channel, batch)
-
-    def node_up(self, channel: Channel) -> None:
-        if self._carrier is not None and not self._carrier.tells_lost_links:
-            Liveness(channel, self.runtime.pid, self.runtime.reference, self.options.net_ticktime_ms)
-        self._rotation.node_up(channel)
-        self._readings.node_up(channel)
-        self.overlay.node_up(channel)
-        self.global_.node_up(channel)
-        self._monitors.tell((_NODEUP, channel.name))
-
-    def node_down(self, name: Atom, reason: str) -> None:
-        log_connect.info("%s is down: %s", name, reason, extra={"peer": name})
-        self._readings.node_down(name)
-        self._lost(name)
-        self._rotation.node_down(name)
-        self.global_.node_down(name)
-        self.overlay.node_down(name)
-        self.registry.node_down(name)
-        self._monitors.tell((_NODEDOWN, name))
-
-    def unreachable(self, name: Atom) -> None:
-        self._lost(name)
-        if self._overlay is not None:
-            self._overlay.unreachable(name)
-
-    def _lost(self, name: Atom) -> None:
-        self.spawner.node_lost(name)
-        self.runtime.connection_lost(name)
+    def _made(self, part: Part | None) -> Part:
+        if part is None:
+            raise ConfigError(f"{self.name} is not running: use `async with Node(...)`, or await node.start()")
+        return part
 
     def __repr__(self) -> str:
         return f"<Node {self.name}>"
-
-
-def not_running(name: Atom) -> ConfigError:
-    return ConfigError(f"{name} is not running: use `async with Node(...)`, or await node.start()")
 
 
 __all__ = ["Node", "OverlayStatistics", "PathStats", "PeerInfo", "PeerStatistics", "Statistics"]

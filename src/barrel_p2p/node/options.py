@@ -12,6 +12,7 @@ from typing import Any, Literal
 from barrel_p2p.errors import ConfigError
 from barrel_p2p.net.discovery import Address, Backend
 from barrel_p2p.proto.hyparview_config import HyParViewConfig
+from barrel_p2p.term.codec import Codec
 
 DEFAULT_COOKIE = "barrel_p2p"  # upstream's default
 _MEMBERSHIP = HyParViewConfig()  # has the defaults of the overlay's options
@@ -151,6 +152,10 @@ class Options:
         if options.published is None:
             options = replace(options, published=options.proto_dist == "barrel_p2p")
         return options
+
+    def codec(self, *, exact_empty_str: bool = False) -> Codec:
+        """How the node writes and reads terms; ``exact_empty_str`` among nodes of this library."""
+        return Codec(none_atom=self.none_atom, max_bytes=self.max_message, exact_empty_str=exact_empty_str)
 
     def _check(self) -> None:
         def require(ok: bool, option: str, text: str) -> None:

@@ -51,7 +51,6 @@ class OverlayStatistics:
         eager, lazy: Neighbours that get broadcasts in full, and those that are told the ids only.
         dropped: Messages of peers that were malformed or forged, by what was wrong.
         closed_idle: Channels that were closed because nobody used them.
-        refused: Parts of replicated states that other nodes sent and that were refused, as ``"instance: reason"``.
         refused: Parts of replicated states, and requests to services, that were refused, as ``"instance: reason"``.
     """
 

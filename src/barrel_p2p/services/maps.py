@@ -18,7 +18,6 @@ from barrel_p2p.proto.map_state import MAX_ENTRIES, TOMBSTONE_TTL_MS, MapState
 from barrel_p2p.proto.registry_events import NodeAlive, NodeDead
 from barrel_p2p.services.map import ReplicatedMap
 from barrel_p2p.services.map_disk import KeptMap
-from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Maps:
         self._node = node.name
         self._replication = replication
         self._directory = directory
-        self._codec = Codec(none_atom=node.options.none_atom, max_bytes=node.options.max_message, exact_empty_str=True)
+        self._codec = node.options.codec(exact_empty_str=True)
         self._checkpoints = Checkpoints()
         self._open: dict[Atom, tuple[ReplicatedMap, _Options]] = {}
         node.overlay.lives.watch(self._life_changed)
