@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from barrel_p2p.proto.auth import ENDORSEMENT_SECONDS, Authenticated
+from barrel_p2p.proto.auth import Authenticated
+from barrel_p2p.proto.auth_exchange import ENDORSEMENT_SECONDS
 from barrel_p2p.proto.auth_frames import Challenge, Endorse, Fail, Hello, decode, encode
 from barrel_p2p.proto.endorsement import (
     LIFETIME_MS,
