@@ -4,7 +4,7 @@ current      which process this code runs in
 process      the record of one process; gate: how senders wait; steps: how a process is run and interrupted
 signals      links, monitors, exit signals; reasons: exit reasons
 runtime      the table, names, delivery, spawn, stop; remote: what it asks of the network
-api          spawn, send, receive, link, ...: what users call; names: global_ and via
+api          send, receive, link, ...: what users call; spawning; timers; names: global_ and via
 call         calls and their answers; io: printing to the group leader
 gen_server   the base class of servers; server_loop: the loop that runs one; system: what OTP's sys asks of it
 supervisor   keeps children alive; child: their specification

@@ -1,30 +1,28 @@
-"""The functions that processes are written with, named as in Erlang."""
+"""The functions that processes are written with, named as in Erlang; ``spawning`` and ``timers`` have some of them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable
 from itertools import islice
 from types import coroutine as _generator_coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
-from ..errors import Exit, NoProc, NotConnected, ReceiveConflict
+from ..errors import Exit, ReceiveConflict
 from ..term import types as _types
 from ..term.types import Atom, Pid, Reference
-from .current import HasRuntime, current, current_process, runtime_of
+from .current import current, current_process
 from .names import ServerName
 from .process import EXITING, NO_MAILBOX, RUNNING, Process
 from .reasons import DOWN, KILLED, NORMAL, as_reason
+from .spawning import spawn, spawn_link, spawn_monitor
+from .timers import Timer, cancel_timer, send_after
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from .runtime import Runtime
-
 _current = current.get
-Function = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def self_pid() -> Pid:
@@ -188,145 +186,6 @@ async def _give_way(process: Process) -> None:
 @_generator_coroutine
 def _pause() -> Generator[None, None, None]:
     yield
-
-
-class Timer:
-    """A message to come, made by ``send_after``."""
-
-    __slots__ = ("_handle", "_runtime")
-
-    def __init__(self, runtime: Runtime, seconds: float, to: Any, message: Any) -> None:
-        self._runtime = runtime
-        self._handle: asyncio.TimerHandle | None = runtime.loop.call_later(seconds, self._fire, to, message)
-        runtime.timers[self._handle] = None
-
-    def _fire(self, to: Any, message: Any) -> None:
-        self._forget()
-        with suppress(NoProc):  # the name may be gone: as silent as a dead pid
-            self._runtime.route(None, to, message)
-
-    def _forget(self) -> None:
-        if self._handle is not None:
-            self._runtime.timers.pop(self._handle, None)
-            self._handle = None
-
-    def cancel(self) -> float | None:
-        """Cancel; the seconds that were left, ``None`` when the message was sent (or the timer cancelled) before."""
-        handle = self._handle
-        if handle is None or handle.cancelled():
-            return None
-        left = max(0.0, handle.when() - self._runtime.loop.time())
-        handle.cancel()
-        self._forget()
-        return left
-
-
-def send_after(seconds: float, to: Any, message: Any) -> Timer:
-    """Send ``message`` to ``to`` in ``seconds``; silent when the receiver is gone by then."""
-    return Timer(current_process().runtime, seconds, to, message)
-
-
-def cancel_timer(timer: Timer) -> float | None:
-    """Cancel a timer: the seconds that were left, or ``None`` when its message has been sent already."""
-    return timer.cancel()
-
-
-# --- spawning ---------------------------------------------------------------------------------------------------------
-
-
-@overload
-def spawn(
-    func: Function | Coroutine[Any, Any, Any],
-    *args: Any,
-    node: HasRuntime | None = None,
-    name: str | None = None,
-    max_mailbox: int | None = None,
-    when_full: str = "wait",
-) -> Pid: ...
-@overload
-def spawn(func: Any, *args: Any, node: str, name: str | None = None) -> Awaitable[Pid]: ...
-def spawn(
-    func: Any,
-    *args: Any,
-    node: Any = None,
-    name: str | None = None,
-    max_mailbox: int | None = None,
-    when_full: str = "wait",
-) -> Any:
-    """Start a process that runs ``func(*args)``; its pid.
-
-    >>> pid = spawn(worker, 1, name="worker")
-    >>> pid = await spawn(worker, 1, node="other@127.0.0.1")     # where worker is exported
-
-    Args:
-        func: an async function, or a coroutine.
-        node: the name of another node, and the result is an awaitable of the pid; or a ``Node`` of this OS process, to
-            spawn from code that is no process.
-        name: registers the process before it runs.
-        max_mailbox: bound of its mailbox, in messages; see ``docs/concepts/processes.md`` for what happens there.
-        when_full: ``wait`` (senders wait at their await points), ``drop`` or ``exit``.
-
-    Raises:
-        NameTaken: the name is in use; nothing was started.
-        NotInProcess: called outside of any process and without a ``Node``.
-    """
-    if isinstance(node, str):
-        if node != current_process().runtime.name:
-            return _spawn_remote(node, func, args, name, link=False)
-        node = None
-    return runtime_of(node).spawn(func, args, name=name, max_mailbox=max_mailbox, when_full=when_full).pid
-
-
-def spawn_link(
-    func: Any,
-    *args: Any,
-    node: str | None = None,
-    name: str | None = None,
-    max_mailbox: int | None = None,
-    when_full: str = "wait",
-) -> Any:
-    """``spawn`` and ``link`` in one step, so that no death falls between the two; see ``spawn``."""
-    process = current_process()
-    if node is not None and node != process.runtime.name:
-        return _spawn_remote(node, func, args, name, link=True)
-    return process.runtime.spawn(
-        func, args, link_to=process, name=name, max_mailbox=max_mailbox, when_full=when_full
-    ).pid
-
-
-def spawn_monitor(
-    func: Any,
-    *args: Any,
-    node: str | None = None,
-    name: str | None = None,
-    max_mailbox: int | None = None,
-    when_full: str = "wait",
-) -> Any:
-    """``spawn`` and ``monitor`` in one step: ``(pid, reference)``; see ``spawn``."""
-    process = current_process()
-    ref = process.runtime.reference()
-    if node is not None and node != process.runtime.name:
-        return _monitored(ref, _spawn_remote(node, func, args, name, link=False, monitor=ref))
-    spawned = process.runtime.spawn(
-        func, args, monitor_by=(process, ref), name=name, max_mailbox=max_mailbox, when_full=when_full
-    )
-    return spawned.pid, ref
-
-
-def _spawn_remote(
-    node: str, func: Any, args: tuple[Any, ...], name: str | None, *, link: bool, monitor: Reference | None = None
-) -> Awaitable[Pid]:
-    process = current_process()
-    if process.runtime.remote is None:
-        raise NotConnected(f"can't spawn on {node}: this runtime has no network")
-    registered = None if name is None else Atom(name)
-    return process.runtime.remote.spawn_request(
-        process, Atom(node), func, args, link=link, monitor=monitor, name=registered
-    )
-
-
-async def _monitored(ref: Reference, spawned: Awaitable[Pid]) -> tuple[Pid, Reference]:
-    return await spawned, ref
 
 
 # --- links, monitors, exits -------------------------------------------------------------------------------------------
