@@ -5,7 +5,8 @@
 //! authentication streams (the first unidirectional one of each side) and stream 0 are read; the rest waits in
 //! quinn's buffers, bounded by the small window of an unauthenticated connection.
 
-use super::channel::{Channel, State};
+use super::channel::Channel;
+use super::core::Scheduled;
 use super::meter::Meter;
 use super::options::{varint, Options};
 use super::reason::{close_reason, CloseReason};
@@ -39,12 +40,7 @@ pub struct Connection {
     pub paused: bool,
     /// Something may have to be sent.
     pub unflushed: bool,
-    /// It stands in the core's list of connections that the next flush looks at.
-    pub active: bool,
-    /// When it stands in the core's timetable.
-    pub due: Option<Instant>,
-    /// It stands in the core's queue of connections with something to report.
-    pub ready: bool,
+    pub scheduled: Scheduled,
     pub drained: bool,
     /// It may go once what is queued was sent, without the time that QUIC would have it linger: see `give_up`.
     pub given_up: bool,
@@ -140,9 +136,7 @@ impl Connection {
             phase: Phase::Handshaking,
             paused: false,
             unflushed: true,
-            active: false,
-            due: None,
-            ready: false,
+            scheduled: Scheduled::default(),
             drained: false,
             given_up: false,
             broken: false,
@@ -530,21 +524,24 @@ impl Connection {
     }
 
     /// Notes that a datagram came to the socket of this connection (`current`) or to one that it left.
-    pub fn note_path(&mut self, current: bool, frames_before: Option<u64>) {
+    ///
+    /// True if that proves the path of the last move.
+    pub fn note_path(&mut self, current: bool, frames_before: Option<u64>) -> bool {
         let peer = self.quic.remote_address();
         if peer != self.path.peer {
             self.path.peer = peer;
             self.path.moves += 1;
         }
         // What is valid and came to the new socket was sent to its address: the peer has learnt it, and both ways work.
-        if self.path.unproven
+        let proven = self.path.unproven
             && current
-            && frames_before.is_some_and(|before| before != self.frames_received())
-        {
+            && frames_before.is_some_and(|before| before != self.frames_received());
+        if proven {
             self.path.unproven = false;
             self.path.moves += 1;
             self.events.push_back(Event::Moved { id: self.id() });
         }
+        proven
     }
 
     fn read_streams(
@@ -766,10 +763,6 @@ impl Connection {
                 Side::Server
             };
         (id.dir() == Dir::Bi || ours).then_some(id)
-    }
-
-    pub fn is_open(&self) -> bool {
-        matches!(self.channel.state(), State::Open { .. })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The QUIC carrier without Python: sockets, TLS, quinn-proto connections, and the thread that stands in for a
 //! blocked event loop.
 //!
-//! `endpoint::Core` owns everything and is driven from outside: `receive` when a socket is readable, `drive` when a
+//! `core::Core` owns everything and is driven from outside: `receive` when a socket is readable, `drive` when a
 //! timer is due, `flush` to write what is queued. It lives behind the one mutex of `Shared`; the watcher thread
 //! takes that mutex only while the event loop does not come round. `Channel` is the part of a connection that
 //! `send` touches without the mutex.
@@ -9,7 +9,7 @@
 pub mod channel;
 pub mod congestion;
 pub mod connection;
-pub mod endpoint;
+pub mod core;
 pub mod gate;
 pub mod meter;
 pub mod options;

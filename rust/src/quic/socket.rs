@@ -68,27 +68,29 @@ impl Socket {
         Self::new(UdpSocket::bind(address)?, None, buffer)
     }
 
-    /// A new socket whose packets go to `to` and come from there, while QUIC speaks of `peer`.
-    pub fn connect(to: SocketAddr, peer: SocketAddr, buffer: usize) -> io::Result<Self> {
-        let any: IpAddr = match to {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let io = UdpSocket::bind((any, 0))?;
-        io.connect(to)?;
-        let mut socket = Self::new(io, Some(to), buffer)?;
-        socket.known_as = (to != peer).then_some(peer);
-        Ok(socket)
-    }
-
-    /// The same on a socket of the caller's, bound and perhaps connected.
-    pub fn given(
-        io: UdpSocket,
+    /// A socket whose packets go to `to` and come from there, while QUIC speaks of `peer`: a new one, or the caller's,
+    /// bound and perhaps connected.
+    pub fn dial(
+        given: Option<UdpSocket>,
         to: SocketAddr,
         peer: SocketAddr,
         buffer: usize,
     ) -> io::Result<Self> {
-        io.set_nonblocking(true)?;
+        let io = match given {
+            Some(io) => {
+                io.set_nonblocking(true)?;
+                io
+            }
+            None => {
+                let any: IpAddr = match to {
+                    SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+                    SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+                };
+                let io = UdpSocket::bind((any, 0))?;
+                io.connect(to)?;
+                io
+            }
+        };
         let mut socket = Self::new(io, Some(to), buffer)?;
         socket.known_as = (to != peer).then_some(peer);
         Ok(socket)

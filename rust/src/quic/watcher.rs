@@ -6,7 +6,7 @@
 //! timer overdue or a send waiting, the thread does the I/O itself: it receives, acknowledges, sends what is already encoded. It needs no GIL and hands nothing to Python;
 //! what arrives stays encoded in QUIC's receive buffers, bounded by flow control, until the loop comes back.
 
-use super::endpoint::Core;
+use super::core::Core;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;

@@ -9,7 +9,7 @@ use crate::py::term::Codec;
 use crate::quic::channel::{Channel, State};
 use crate::quic::congestion::Observed;
 use crate::quic::connection::Connection;
-use crate::quic::endpoint::MoveError;
+use crate::quic::core::MoveError;
 use crate::quic::reason::CloseReason;
 use crate::quic::watcher::Shared;
 use crate::quic::Link;
@@ -91,7 +91,9 @@ impl QuicConnection {
     /// Opens a user stream; None if the peer allows no further one now (STREAMS_AVAILABLE follows).
     fn open_stream(&self, py: Python<'_>) -> PyResult<Option<QuicStream>> {
         let id = self.id();
-        let opened = with_core(&self.shared, py, |core| core.open_stream(id))?;
+        let opened = with_core(&self.shared, py, |core| {
+            core.with_streams(id, |streams, quic, options| streams.open(quic, options))
+        })?;
         match opened {
             Some(stream) => Ok(stream.map(|stream| self.make_stream(py, stream))),
             None => Err(error(py, "NotConnected", "the connection is closed")),
@@ -114,7 +116,7 @@ impl QuicConnection {
         let id = self.id();
         let moved = with_core(&self.shared, py, |core| core.migrate(id, to, given))?;
         match moved {
-            Ok((fd, _)) => {
+            Ok(fd) => {
                 self.ask_for_flush(py)?;
                 Ok(fd)
             }
@@ -227,31 +229,19 @@ impl QuicConnection {
     }
 
     fn resume(&self, py: Python<'_>) -> PyResult<()> {
-        let id = self.id();
-        with_core(&self.shared, py, |core| {
-            if let Some(connection) = core.connection(id) {
-                connection.paused = false;
-            }
-            core.mark(id);
-        })?;
-        self.ask_for_flush(py)
+        self.change(py, |connection| connection.paused = false)
     }
 
     /// Closes the connection; the close frame goes out with the next flush. CLOSED "local" follows.
     fn close(&self, py: Python<'_>, code: u64, reason: &str) -> PyResult<()> {
-        let id = self.id();
-        with_core(&self.shared, py, |core| {
-            if let Some(connection) = core.connection(id) {
-                let closed = CloseReason {
-                    kind: "local",
-                    code,
-                    text: reason.to_owned(),
-                };
-                connection.close(Instant::now(), code, reason, closed);
-            }
-            core.mark(id);
-        })?;
-        self.ask_for_flush(py)
+        self.change(py, |connection| {
+            let closed = CloseReason {
+                kind: "local",
+                code,
+                text: reason.to_owned(),
+            };
+            connection.close(Instant::now(), code, reason, closed);
+        })
     }
 
     /// Asks the peer for a sign of life; returns `frames_received` of now.

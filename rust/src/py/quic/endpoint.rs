@@ -12,7 +12,7 @@ use crate::frame::RawMessage;
 use crate::py::errors::error;
 use crate::py::message::decode_batch;
 use crate::py::term::Codec;
-use crate::quic::endpoint::{Core, Identity, SetupError};
+use crate::quic::core::{Core, Identity, SetupError};
 use crate::quic::options::Options;
 use crate::quic::reason::CloseReason;
 use crate::quic::watcher::{self, Shared};
@@ -308,7 +308,6 @@ impl QuicEndpoint {
                 if let Some(connection) = core.connection(id) {
                     connection.fail(Instant::now(), &text);
                 }
-                core.mark(id);
             })?;
         }
         Ok(list)

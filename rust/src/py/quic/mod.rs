@@ -9,7 +9,7 @@ mod stream;
 
 use super::errors::error;
 use super::term::Codec;
-use crate::quic::endpoint::Core;
+use crate::quic::core::Core;
 use crate::quic::options::Options;
 use crate::quic::watcher::Shared;
 use connection::QuicConnection;
