@@ -15,6 +15,7 @@ pub mod meter;
 pub mod options;
 pub mod reason;
 pub mod socket;
+pub mod stream_id;
 pub mod streams;
 pub mod tls;
 pub mod watcher;

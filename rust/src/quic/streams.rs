@@ -11,12 +11,12 @@
 //! Erlang's stack makes a broken record of a stream whose first frame is a RESET_STREAM or STOP_SENDING: on streams of
 //! ours both wait until something we wrote was acknowledged.
 
-use super::connection::is_user;
 use super::meter::Meter;
 use super::options::{varint, Options};
+use super::stream_id::{is_user, stream_id};
 use super::Event;
 use bytes::{Buf, Bytes};
-use quinn_proto::{Connection, Dir, ReadError, StreamId, VarInt, WriteError};
+use quinn_proto::{Connection, Dir, ReadError, WriteError};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -694,8 +694,4 @@ fn has_something(quic: &mut Connection, stream: u64) -> bool {
     let something = !matches!(chunks.next(0), Err(ReadError::Blocked));
     let _ = chunks.finalize();
     something
-}
-
-fn stream_id(id: u64) -> StreamId {
-    VarInt::from_u64(id).unwrap_or(VarInt::MAX).into()
 }

@@ -209,7 +209,7 @@ impl Core {
             let alive = connection.phase != Phase::Closed;
             if alive
                 && connection.fd == fd
-                && connection.local
+                && connection.same_host
                 && peers.contains(&connection.quic.remote_address())
             {
                 connection.suspect(now);

@@ -162,7 +162,7 @@ impl Core {
         let high_water = self.options.send_high_water as usize;
         let low_water = self.options.send_low_water as usize;
         let channel = Arc::new(Channel::new(id, high_water, low_water));
-        let mut connection = Connection::new(channel.clone(), fd, handle, quic, same_host, local);
+        let mut connection = Connection::new(channel.clone(), fd, handle, quic, local, same_host);
         let link = Link {
             channel,
             fd,

@@ -1,7 +1,6 @@
 //! Time: what is due, and when the event loop has to come back.
 
 use super::{guarded, Core};
-use crate::quic::reason::CloseReason;
 use std::time::{Duration, Instant};
 
 /// When the kernel has no room for a packet, try again after this.
@@ -44,24 +43,9 @@ impl Core {
     }
 
     pub(super) fn run_timers_of(&mut self, id: u64, now: Instant) {
-        let unreachable = Duration::from_millis(self.options.unreachable_ms);
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        guarded(connection, |c| {
-            c.check_suspicion(now, unreachable);
-            if c.handshake_deadline.is_some_and(|limit| limit <= now) {
-                let text = "no TLS handshake within handshake_timeout_ms";
-                c.close(now, 0, text, CloseReason::new("timeout", text));
-            }
-            if c.user.next_deadline().is_some_and(|at| at <= now) {
-                c.expire_preambles(now);
-            }
-            if c.timer.is_some_and(|timer| timer <= now) {
-                c.quic.handle_timeout(now);
-                c.unflushed = true;
-            }
-        });
-        self.pump(id, now);
+        if let Some(connection) = self.connections.get_mut(&id) {
+            guarded(connection, |c| c.run_timers(now, &self.options));
+            self.pump(id, now);
+        }
     }
 }
