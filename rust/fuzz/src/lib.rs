@@ -4,7 +4,7 @@
 pub mod atom_cache;
 #[path = "../../src/etf/mod.rs"]
 pub mod etf;
-#[path = "../../src/frame.rs"]
+#[path = "../../src/frame/mod.rs"]
 pub mod frame;
 pub mod input;
 pub mod memory;
