@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,68 @@ def test_code_that_python_runs_on_erlang_prints_here(epmd: Epmd, tmp_path: Path)
         assert "".join(printed) == "spawned 1"
 
     run(story, epmd, tmp_path, on_output=printed.append)
+
+
+#: What code that Python runs on the Erlang node does, and the level and text of what is then logged here.
+EVENTS = [
+    ('logger:error("~p of ~s", [3, "apples"])', logging.ERROR, "3 of apples"),
+    ('logger:warning("no arguments")', logging.WARNING, "no arguments"),
+    ("logger:notice(<<195, 169>>)", logging.INFO, "é"),
+    ("logger:critical(#{what => {lost, 1.5}})", logging.CRITICAL, "#{what => {lost,1.5}}"),
+    ("logger:alert([{what, lost}])", logging.CRITICAL, "[{what,lost}]"),
+    ('logger:error("~p ~p", [too_few])', logging.ERROR, '["~p ~p",too_few]'),
+    ("spawn(fun() -> error(burnt) end)", logging.ERROR, "burnt"),
+    ("proc_lib:spawn(fun() -> error(burnt) end)", logging.ERROR, "crash"),
+]
+
+
+class Records(logging.Handler):
+    """What a logger was told, to be awaited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: asyncio.Queue[logging.LogRecord] = asyncio.Queue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.put_nowait(record)
+
+    async def next(self) -> tuple[int, str | None, str]:
+        record = await asyncio.wait_for(self.told.get(), 10)
+        return record.levelno, getattr(record, "peer", None), record.getMessage()
+
+
+def test_what_erlang_logs_for_python_is_logged_here(epmd: Epmd, tmp_path: Path) -> None:
+    """OTP's logger leaves it to the node of the group leader: here or nowhere."""
+
+    async def story(node: Node, erlang: Erlang) -> None:
+        await erlang.ask("logger:set_primary_config(level, notice).")
+        records = Records()
+        logger = logging.getLogger("barrel_p2p.erlang")
+        logger.addHandler(records)
+        logger.setLevel(logging.DEBUG)
+        try:
+            for source, level, text in EVENTS:
+                await evaluate(node, erlang.name, source)
+                told = await records.next()
+                assert told[:2] == (level, erlang.name)
+                assert text in told[2], source
+            # what makes no sense is no event, and ends nothing
+            for nonsense in ("17", "{log, error, no_text, no_meta}", '{log, loud, "x", #{}}'):
+                await erlang.ask(f"{{logger_proxy, '{PY}'}} ! {nonsense}.")
+            await erlang.ask(f"{{logger_proxy, '{PY}'}} ! {{log, info, [1|2], [3], #{{}}}}.")
+            assert (await records.next())[0] == logging.INFO
+        finally:
+            logger.removeHandler(records)
+            logger.setLevel(logging.NOTSET)
+
+    run(story, epmd, tmp_path)
+
+
+async def evaluate(node: Node, there: str, source: str) -> None:
+    """Run Erlang source in a process whose group leader is ours."""
+    _, tokens, _ = await node.rpc(there, "erl_scan", "string", [list((source + ".").encode())])
+    _, forms = await node.rpc(there, "erl_parse", "parse_exprs", [tokens])
+    await node.rpc(there, "erl_eval", "exprs", [forms, []])
 
 
 async def chatty(to: Any) -> None:

@@ -12,6 +12,7 @@ from barrel_p2p.disk.directory import DataDir
 from barrel_p2p.net.connection import Connection
 from barrel_p2p.net.contacts import Contacts
 from barrel_p2p.net.quic import Connection as QuicConnection
+from barrel_p2p.node import logger_proxy
 from barrel_p2p.node.carrier import Carrier, way_to
 from barrel_p2p.node.carrier_quic import QuicCarrier
 from barrel_p2p.node.carrier_tcp import TcpCarrier
@@ -114,6 +115,7 @@ class Parts:
         runtime.far_resolver = self._far_names
         output = options.on_output or to_stdout
         runtime.user = runtime.spawn(serve, (output,), name="user", max_mailbox=MAX_WAITING).pid
+        runtime.spawn(logger_proxy.serve, name="logger_proxy", max_mailbox=logger_proxy.MAX_WAITING, when_full="drop")
         await NetKernel.start(name="net_kernel", node=node)
         await Rex.start(runtime, self.spawner.guests, node.exports, name="rex", node=node)
         if options.proto_dist == "barrel_p2p":
