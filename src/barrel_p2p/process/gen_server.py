@@ -98,6 +98,8 @@ class GenServer:
     def set_timeout(self, seconds: float | None) -> None:
         """If no message comes within ``seconds``, run ``handle_info(Atom("timeout"))``; any message ends the wait.
 
+        A question of ``sys`` does not: the wait begins anew after it, as in OTP.
+
         It counts from the end of this callback, once; ``None`` takes it back.
         """
         self._loop.timeout = seconds

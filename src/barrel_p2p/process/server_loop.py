@@ -76,7 +76,7 @@ class _Failed:
 class ServerLoop:
     """Runs one server object as a process."""
 
-    __slots__ = ("continues", "name", "parent", "process", "server", "started", "suspended", "timeout")
+    __slots__ = ("continues", "name", "parent", "process", "server", "started", "suspended", "timeout", "waiting")
 
     def __init__(self, server: GenServer, name: ServerName | None, parent: Process | None) -> None:
         self.server = server
@@ -86,6 +86,7 @@ class ServerLoop:
         self.started: asyncio.Future[_Failed | None]
         self.continues: deque[Any] = deque()
         self.timeout: float | None = None
+        self.waiting: float | None = None  # the timeout that the last wait began with
         self.suspended = False
 
     async def run(self, args: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -168,6 +169,7 @@ class ServerLoop:
             elif kind == GEN_CAST and len(message) == 2:
                 await self._run("handle_cast", server.handle_cast, message[1])
             elif kind == SYSTEM and len(message) == 3 and _is_from(message[1]):
+                self.timeout = self.waiting  # who looks at a server must not change what it does next
                 handle_system(self, message[1], message[2])
             elif kind == EXIT and len(message) == 3 and self._is_parent(message[1]):
                 raise Stop(message[2])
@@ -188,6 +190,7 @@ class ServerLoop:
         if self.suspended:
             return await receive(match=self._passes_suspension)
         timeout, self.timeout = self.timeout, None
+        self.waiting = timeout
         if timeout is None:
             return await receive()
         try:
