@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
-from barrel_p2p import GenServer, Node, send
+import pytest
+
+from barrel_p2p import Atom, GenServer, Node, RemoteError, exit, process_flag, receive, send, spawn_monitor
 from harness.beside import PY, load, run
 from harness.erlang import Epmd, Erlang
 
@@ -34,6 +38,15 @@ class Twin(GenServer):
             send(self.who, message)
 
 
+async def obey(how: Any) -> None:
+    await asyncio.sleep(0.01)
+    match how:
+        case ("exit", reason):
+            exit(reason)
+        case ("throw" | "error" as kind, reason):
+            raise RemoteError(kind, reason)
+
+
 #: Expressions over ``T``, the server's ``{Name, Node}``, and ``N``, its node.
 SERVER = [
     # a look at a server that waits for its timeout changes nothing
@@ -44,6 +57,18 @@ SERVER = [
     " receive timeout -> ok after 600 -> none end",
     "sys:suspend(T), sys:suspend(T), sys:resume(T), sys:resume(T)",
 ]
+
+#: How a process ends.
+ENDS = [
+    "return",
+    "{exit, normal}",
+    "{exit, {shutdown, 1.5}}",
+    "{exit, kill}",
+    "{exit, [list]}",
+    "{throw, thrown}",
+    "{error, wrong}",
+    "{error, {badmatch, \"x\"}}",
+]  # fmt: skip
 
 
 def test_a_server_and_its_twin(epmd: Epmd, tmp_path: Path) -> None:
@@ -68,3 +93,65 @@ async def start(node: Node, erlang: Erlang, where: str) -> Any:
     else:
         await erlang.ask("twin:start(1).")
     return GenServer.stop(("twin", where))
+
+
+def test_a_process_and_its_twin_end(epmd: Epmd, tmp_path: Path) -> None:
+    """Seen by a monitor and by a link: the reason, and for an error a stack of frames as Erlang has them."""
+
+    async def story(node: Node, erlang: Erlang) -> None:
+        node.export(obey, module="twin")
+        await load(erlang, "twin")
+        await erlang.ask("process_flag(trap_exit, true).")
+        frame = "fun({M, F, A, L}) when is_atom(M), is_atom(F), is_integer(A) -> [_, _] = proplists:get_keys(L) end"
+        for how in ENDS:
+            answers = []
+            for where in (erlang.name, PY):
+                ask = f"""(fun() ->
+                    {{P, M}} = spawn_opt('{where}', twin, obey, [{how}], [link, monitor]),
+                    R = receive {{'DOWN', M, process, P, Why}} -> Why end,
+                    R = receive {{'EXIT', P, Same}} -> Same end,
+                    case R of
+                        {{Error, [_|_] = Stack}} -> lists:foreach({frame}, Stack), {{Error, stack}};
+                        {{Error, []}} -> {{Error, stack}};
+                        _ -> R
+                    end end)()."""
+                answers.append(await erlang.ask(ask))
+            assert answers[0] == answers[1], how
+
+    run(story, epmd, tmp_path)
+
+
+def test_a_python_error_has_a_stack_that_erlang_reads(epmd: Epmd, tmp_path: Path) -> None:
+    async def wrong() -> None:
+        raise ValueError("no")
+
+    async def story(node: Node, erlang: Erlang) -> None:
+        node.export(wrong, module="twin")
+        seen = await erlang.ask(f"spawn_monitor('{PY}', twin, wrong, []), receive {{'DOWN', _, _, _, R}} -> R end.")
+        frame = '{test_twins,wrong,0,[{file,"test_twins.py"},{line,LINE}]}'
+        assert re.sub(r"line,\d+", "line,LINE", seen) == f'{{{{exception,<<"ValueError">>,<<"no">>}},[{frame}]}}'
+
+    run(story, epmd, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["error", "exit", "throw"])
+def test_an_error_of_erlang_that_python_does_not_catch(epmd: Epmd, tmp_path: Path, kind: str) -> None:
+    """It ends the Python process as it would have ended an Erlang one."""
+
+    async def story(node: Node, erlang: Erlang) -> None:
+        async def passes_on() -> None:
+            await node.rpc(erlang.name, "erlang", "raise" if kind == "error" else kind, arguments)
+
+        arguments = [Atom("error"), Atom("wrong"), []] if kind == "error" else [Atom("wrong")]
+        process_flag("trap_exit", True)
+        _, ref = spawn_monitor(passes_on)
+        *_, reason = await receive(match=lambda m: m[1] == ref, timeout=10)
+        match kind:
+            case "exit":
+                assert reason == "wrong"
+            case "throw":
+                assert reason[0] == ("nocatch", "wrong")
+            case "error":
+                assert reason[0] == "wrong" and isinstance(reason[1], list)
+
+    run(story, epmd, tmp_path)

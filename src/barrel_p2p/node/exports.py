@@ -7,16 +7,12 @@ A table from (module, function) to the Python callable. Names on the wire are at
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from barrel_p2p.errors import ConfigError, ExitReason
 from barrel_p2p.term.types import Atom
-
-MAX_STACK_FRAMES = 32  # a guess: enough to see where, small enough for any message
 
 
 class Exports:
@@ -78,24 +74,6 @@ class Undefined(ExitReason):
         frame: tuple[Atom, Atom, list[Any], list[Any]] = (Atom(module), Atom(name), args, [])
         super().__init__((Atom("undef"), [frame]), f"{module}:{name}/{len(args)} is not exported by this node")
         self.stack = [frame]
-
-
-def error_term(error: BaseException) -> tuple[Any, list[Any]]:
-    """A Python exception as Erlang sees it: ``{exception, Type, Message}`` and a stack of ``{M, F, Arity, Location}``.
-
-    The stack goes to another node: it shows the user's frames, not ours, and no directories of this host.
-    """
-    reason = (Atom("exception"), type(error).__name__, str(error)[:4096])
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
-    stack = []
-    for frame in reversed(frames[-MAX_STACK_FRAMES:]):
-        file = Path(frame.filename).name[:255]
-        location = [(Atom("file"), list(file.encode())), (Atom("line"), frame.lineno or 0)]
-        stack.append((Atom(file.removesuffix(".py")), Atom(frame.name[:255]), 0, location))
-    return reason, stack
-
-
-_OURS = str(Path(__file__).parents[1])
 
 
 def _takes(function: Callable[..., Any], args: list[Any]) -> bool:

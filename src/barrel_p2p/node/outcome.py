@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from barrel_p2p.errors import ExitReason, RemoteError
-from barrel_p2p.node.exports import Exports, Undefined, error_term
+from barrel_p2p.node.exports import Exports, Undefined
+from barrel_p2p.process.reasons import error_term
 from barrel_p2p.term.types import Atom
 
 RETURN = Atom("return")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from pathlib import Path
 from typing import Any, Final
 
-from ..errors import ExitReason
+from ..errors import ExitReason, RemoteError
 from ..term.types import Atom
 
 NORMAL: Final = Atom("normal")
@@ -21,11 +22,15 @@ EXIT: Final = Atom("EXIT")
 DOWN: Final = Atom("DOWN")
 PROCESS: Final = Atom("process")
 EXCEPTION: Final = Atom("exception")
+NOCATCH: Final = Atom("nocatch")
 
 #: An atom has at most 255 characters (external term format); a longer text stays a binary.
 MAX_ATOM: Final = 255
-#: Frames kept in an exit reason: a guess, deep enough to find the fault, small enough to travel.
-MAX_FRAMES: Final = 16
+#: Frames kept of a stack: a guess, deep enough to find the fault, small enough to travel.
+MAX_FRAMES: Final = 32
+#: Characters kept of an exception's message; a guess.
+MAX_MESSAGE: Final = 4096
+_OURS: Final = str(Path(__file__).parents[1])
 
 
 def as_reason(reason: Any) -> Any:
@@ -38,16 +43,38 @@ def as_reason(reason: Any) -> Any:
 def reason_of(error: BaseException) -> Any:
     """The exit reason of a process that ended by ``error``.
 
-    ``Exit`` and the call errors carry theirs; a cancelled task was ``killed``; anything else becomes
-    ``({exception, Type, Message}, [Frame])`` with texts, which is what an Erlang error with its stack looks like.
+    ``Exit`` and the call errors carry theirs; a ``RemoteError`` ends the process as it would have ended one of the node
+    it comes from; a cancelled task was ``killed``; anything else is an error with its stack, as in Erlang.
     """
     if isinstance(error, ExitReason):
         return as_reason(error.exit_term)
     if isinstance(error, asyncio.CancelledError):
         return KILLED
-    frames = traceback.extract_tb(error.__traceback__)[1:]  # the outermost is the stepper's
-    stack = [f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in reversed(frames[-MAX_FRAMES:])]
-    return ((EXCEPTION, type(error).__qualname__, _text(error)), stack)
+    if isinstance(error, RemoteError):
+        if error.kind == "exit":
+            return error.reason
+        if error.kind == "throw":
+            return ((NOCATCH, error.reason), _stack(error))
+        return (error.reason, error.stack if isinstance(error.stack, list) else [])
+    return error_term(error)
+
+
+def error_term(error: BaseException) -> tuple[Any, list[Any]]:
+    """A Python exception as Erlang sees it: ``{exception, Type, Message}`` and a stack of ``{M, F, Arity, Location}``.
+
+    The stack may go to another node: it shows the user's frames, not ours, and no directories of this host.
+    """
+    return (EXCEPTION, type(error).__name__, _text(error)[:MAX_MESSAGE]), _stack(error)
+
+
+def _stack(error: BaseException) -> list[Any]:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OURS)]
+    stack = []
+    for frame in reversed(frames[-MAX_FRAMES:]):
+        file = Path(frame.filename).name[:MAX_ATOM]
+        location = [(Atom("file"), list(file.encode())), (Atom("line"), frame.lineno or 0)]
+        stack.append((Atom(file.removesuffix(".py")), Atom(frame.name[:MAX_ATOM]), 0, location))
+    return stack
 
 
 def _text(error: BaseException) -> str:

@@ -80,7 +80,9 @@ def test_a_crash_is_a_reason_and_one_line_in_the_log(caplog: pytest.LogCaptureFi
         assert message[:4] == (Atom("DOWN"), ref, PROCESS, pid)
         (kind, name, text), stack = message[4]
         assert (kind, name, text) == (Atom("exception"), "ValueError", "no such thing")
-        assert "crashing" in stack[0]
+        (module, function, arity, location), *_ = stack
+        assert (module, function, arity) == ("test_signals", "crashing", 0)
+        assert location[0] == ("file", list(b"test_signals.py"))
 
     with caplog.at_level(logging.INFO):
         in_process(test)
