@@ -222,6 +222,25 @@ def test_a_python_server_is_called(epmd: Epmd, tmp_path: Path) -> None:
     run(story, epmd, tmp_path)
 
 
+def test_an_answer_without_a_form_is_a_crash_of_the_server(epmd: Epmd, tmp_path: Path) -> None:
+    ends: list[Any] = []
+
+    class Odd(GenServer):
+        async def handle_call(self, request: Any, from_: Any) -> Any:
+            return {1, 2}
+
+        async def terminate(self, reason: Any) -> None:
+            ends.append(reason)
+
+    async def story(node: Node, erlang: Erlang) -> None:
+        await Odd.start(name="odd")
+        answer = await erlang.ask(CAUGHT % f"gen_server:call({{odd, '{PY}'}}, set)")
+        assert answer.startswith('{exit,{{{exception,<<"EncodeError">>,'), answer
+        assert [end[0][:2] for end in ends] == [("exception", "EncodeError")]
+
+    run(story, epmd, tmp_path)
+
+
 def test_calls_with_a_from_that_makes_no_sense(epmd: Epmd, tmp_path: Path) -> None:
     async def story(node: Node, erlang: Erlang) -> None:
         pid = await Adder.start(1, name="adder")

@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from ..errors import Exit, NameTaken, StartError
+from ..errors import EncodeError, Exit, NameTaken, StartError
 from ..term.types import Atom, Pid
 from .api import demonitor, receive
 from .call import GEN_CALL, GEN_CAST, SYSTEM, reply
@@ -213,9 +213,16 @@ class ServerLoop:
             return
         if type(result) is Stop:
             if result.reply is not NOREPLY:
-                reply(from_, result.reply)
+                self._reply(request, from_, result.reply)
             raise result
-        reply(from_, result.value if type(result) is Reply else result)
+        self._reply(request, from_, result.value if type(result) is Reply else result)
+
+    def _reply(self, request: Any, from_: Any, value: Any) -> None:
+        try:
+            reply(from_, value)
+        except EncodeError as error:  # a fault of the callback that made the value
+            self._log("handle_call", request, error)
+            raise Stop(reason_of(error)) from None
 
     async def _run(self, callback: str, function: Any, argument: Any) -> None:
         self._check(callback, await self._callback(callback, function, argument))
