@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,32 @@ def test_a_python_supervisor_is_asked_from_erlang(epmd: Epmd, tmp_path: Path) ->
 
 
 # --- an Erlang supervisor with Python children ------------------------------------------------------------------------
+
+
+def test_what_a_python_supervisor_tells_of_its_children(epmd: Epmd, tmp_path: Path) -> None:
+    class Kind(Enum):
+        PLAIN = 1
+
+    async def story(node: Node, erlang: Erlang) -> None:
+        specs = [
+            ChildSpec(Atom("one"), (Adder, (1,)), shutdown=2.5),
+            ChildSpec(Atom("two"), (Adder, (1, Kind.PLAIN)), restart="temporary", shutdown="brutal_kill"),
+            ChildSpec(Kind.PLAIN, Adder),
+        ]
+        await Supervisor.start_link(specs, name="sup")
+        sup = f"{{sup, '{PY}'}}"
+        assert await erlang.ask(f"supervisor:get_callback_module({sup}).") == "'Supervisor'"
+        one = "#{id => one, start => {'Adder', start_link, [1]}, restart => permanent, significant => false,"
+        one += " shutdown => 2500, type => worker, modules => ['Adder']}"
+        assert await erlang.ask(f"supervisor:get_childspec({sup}, one) =:= {{ok, {one}}}.") == "true"
+        shown = "{ok, #{start := {_, _, [1, Text]}, restart := temporary, shutdown := brutal_kill}}"
+        assert await erlang.ask(f"{shown} = supervisor:get_childspec({sup}, two), Text.") == '<<"<Kind.PLAIN: 1>">>'
+        assert await erlang.ask(f"supervisor:get_childspec({sup}, three).") == "{error,not_found}"
+        ids = f"[Id || {{Id, _, _, _}} <- supervisor:which_children({sup})]."
+        assert await erlang.ask(ids) == '[<<"<Kind.PLAIN: 1>">>,two,one]'
+        assert [child[0] for child in await Supervisor.which_children("sup")] == [Kind.PLAIN, "two", "one"]
+
+    run(story, epmd, tmp_path)
 
 
 def test_an_erlang_supervisor_restarts_python_processes(epmd: Epmd, tmp_path: Path) -> None:

@@ -56,6 +56,10 @@ SERVER = [
     "gen_server:call(T, {timeout, 300, self()}), gen_server:cast(T, {set, 2}),"
     " receive timeout -> ok after 600 -> none end",
     "sys:suspend(T), sys:suspend(T), sys:resume(T), sys:resume(T)",
+    # the shape of a status is taken apart by others
+    "{status, P, Module, [Dictionary, State, _, Debug, Misc]} = sys:get_status(T), true = is_pid(P),"
+    " [{header, Header} | Data] = Misc, {Module, State, Debug, Header, lists:sort(proplists:get_keys(Dictionary)),"
+    " tuple_size(proplists:get_value('$initial_call', Dictionary)), [K || {data, L} <- Data, {K, _} <- L]}",
 ]
 
 #: How a process ends.

@@ -67,6 +67,23 @@ class ChildSpec:
         owner = function if inspect.isclass(function) else getattr(function, "__self__", function)
         return [Atom(getattr(owner, "__name__", type(owner).__name__))]
 
+    def as_map(self) -> dict[Atom, Any]:
+        """What ``supervisor:get_childspec`` shows. Arguments without a form as terms go as their text."""
+        function, args = self.start
+        owner = function if inspect.isclass(function) else getattr(function, "__self__", None)
+        module = getattr(owner, "__name__", None) or getattr(function, "__module__", None) or "undefined"
+        name = "start_link" if inspect.isclass(function) else getattr(function, "__name__", "undefined")
+        shutdown = self.shutdown
+        return {
+            Atom("id"): self.id,
+            Atom("start"): (Atom(module), Atom(name), list(args)),
+            Atom("restart"): Atom(self.restart),
+            Atom("significant"): False,
+            Atom("shutdown"): Atom(shutdown) if isinstance(shutdown, str) else round(float(shutdown or 0) * 1000),
+            Atom("type"): Atom(str(self.type)),
+            Atom("modules"): self.modules,
+        }
+
     async def launch(self) -> Pid:
         """Start the child, linked with the current process.
 

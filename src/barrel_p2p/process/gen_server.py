@@ -89,6 +89,10 @@ class GenServer:
         for name, value in state.items():
             setattr(self, name, value)
 
+    def _more_status(self) -> list[Any]:
+        """What ``sys:get_status`` shows besides."""
+        return []
+
     # --- for callbacks ----------------------------------------------------------------------------------------------
 
     def continue_(self, argument: Any) -> None:

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
-from ..errors import CallError, ConfigError, Exit, StartError
+from ..errors import CallError, ConfigError, EncodeError, Exit, StartError
+from ..term.codec import encode
 from ..term.types import Atom, Pid
 from .api import demonitor, exit, monitor, process_flag, receive, unlink
 from .call import GEN_CAST, call, stop
@@ -29,6 +30,8 @@ STRATEGIES: Final = ("one_for_one", "one_for_all", "rest_for_one")
 OK: Final = Atom("ok")
 ERROR: Final = Atom("error")
 TRY_AGAIN: Final = Atom("try_again_restart")
+#: Characters of what has no form as a term and is shown to another node; a guess.
+MAX_TEXT: Final = 200
 
 
 class Supervisor:
@@ -180,9 +183,17 @@ class _SupervisorServer(GenServer):
                 self._children.pop(child.spec.id, None)
         child.restarting = False
 
+    def _more_status(self) -> list[Any]:
+        name = Atom(type(self._supervisor).__name__)
+        return [(Atom("supervisor"), [(list(b"Callback"), name)])]  # for supervisor:get_callback_module
+
     # --- requests ---------------------------------------------------------------------------------------------------
 
     async def handle_call(self, request: Any, from_: Any) -> Any:
+        answer = await self._answer(request)
+        return answer if from_[0].node == self._loop.process.runtime.name else _sendable(answer)
+
+    async def _answer(self, request: Any) -> Any:
         if request == "which_children":
             return [child.shown() for child in reversed(self._children.values())]
         if request == "count_children":
@@ -201,6 +212,8 @@ class _SupervisorServer(GenServer):
                     return await self._restart_child(child)
                 if what == "delete_child":
                     return self._delete_child(child)
+                if what == "get_childspec":
+                    return (OK, child.spec.as_map())
         return (ERROR, (Atom("unknown_call"), request))
 
     def _count(self) -> list[tuple[Atom, int]]:
@@ -383,6 +396,21 @@ def _started(answer: Any) -> Pid:
 def _done(answer: Any) -> None:
     if answer != OK:
         raise CallError(answer[1], f"the supervisor refused: {answer[1]!r}")
+
+
+def _sendable(answer: Any) -> Any:
+    """An answer for another node: ids and arguments may be anything, and what has no form goes as its text."""
+    try:
+        encode(answer)
+    except EncodeError:
+        if isinstance(answer, list):
+            return [_sendable(item) for item in answer]
+        if isinstance(answer, tuple):
+            return tuple(_sendable(item) for item in answer)
+        if isinstance(answer, dict):
+            return {key: _sendable(value) for key, value in answer.items()}
+        return repr(answer)[:MAX_TEXT]
+    return answer
 
 
 def _hashable(term: Any) -> bool:

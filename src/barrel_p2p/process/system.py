@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import CallError, EncodeError
+from ..term import io_lib
 from ..term.types import Atom
 from .call import SYSTEM, gen_call, reply
 from .current import runtime_of
@@ -47,7 +48,7 @@ async def replace_state(
 
 
 async def get_status(to: Any, timeout: float | None = 5.0, *, node: Any = None) -> Any:
-    """``{status, Pid, {module, Module}, [PDict, SysState, Parent, Debug, Misc]}``."""
+    """``{status, Pid, {module, gen_server}, [PDict, SysState, Parent, Debug, Misc]}``, as OTP's servers answer."""
     return await gen_call(SYSTEM, to, Atom("get_status"), timeout, runtime_of(node))
 
 
@@ -113,14 +114,32 @@ def _replace(loop: ServerLoop, function: Any) -> Any:
 
 
 def _status(loop: ServerLoop) -> Any:
+    """What ``gen_server:format_status`` makes: ``supervisor:get_callback_module`` and others take it apart."""
+    process = loop.process
     state = Atom("suspended" if loop.suspended else "running")
-    parent = loop.process.pid if loop.parent is None else loop.parent.pid
+    parent = process.pid if loop.parent is None else loop.parent.pid
+    ancestors = [] if loop.parent is None else [loop.parent.name or parent]
+    module = Atom(type(loop.server).__name__)
+    dictionary = [(Atom("$initial_call"), (module, Atom("init"), 1)), (Atom("$ancestors"), ancestors)]
+    header = f"Status for generic server {process.name or io_lib.write(process.pid)}"
+    data = [(_text("Status"), state), (_text("Parent"), parent), (_text("Logged events"), [])]
     misc = [
-        (Atom("data"), [("Status", state), ("Parent", parent)]),
-        (Atom("data"), [("State", loop.server.get_state())]),
+        (Atom("header"), _text(header)),
+        (Atom("data"), data),
+        (Atom("data"), [(_text("State"), loop.server.get_state())]),
+        *loop.server._more_status(),
     ]
-    module = (Atom("module"), Atom(type(loop.server).__name__))
-    return (Atom("status"), loop.process.pid, module, [[], state, parent, [], misc])
+    return (
+        Atom("status"),
+        process.pid,
+        (Atom("module"), Atom("gen_server")),
+        [dictionary, state, parent, [], misc],
+    )
+
+
+def _text(text: str) -> list[int]:
+    """A string of Erlang."""
+    return [ord(character) for character in text]
 
 
 def _reply(from_: Any, value: Any) -> None:

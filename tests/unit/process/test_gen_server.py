@@ -330,8 +330,9 @@ def test_sys() -> None:
         waiting = asyncio.create_task(call(pid, "inc"))
         await asyncio.sleep(0.01)
         assert not waiting.done()
-        status, of, (_, module), [_, state, parent, _, _] = await system.get_status(pid)
-        assert (status, of, module, state, parent) == ("status", pid, "Server", "suspended", self_pid())
+        status, of, (_, module), [dictionary, state, parent, _, _] = await system.get_status(pid)
+        assert (status, of, module, state, parent) == ("status", pid, "gen_server", "suspended", self_pid())
+        assert dict(dictionary) == {"$initial_call": ("Server", "init", 1), "$ancestors": [self_pid()]}
         await system.resume(pid)
         assert await waiting == 11
 
