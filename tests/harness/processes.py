@@ -38,6 +38,7 @@ def check_empty(runtime: Runtime) -> None:
     assert runtime.watching == {}
     assert runtime.peers == {}
     assert runtime.timers == {}
+    assert runtime.supervisors == {}
 
 
 async def mailbox() -> list[Any]:

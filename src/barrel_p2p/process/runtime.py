@@ -66,6 +66,8 @@ class Runtime(Signals):
         self.pid = Pid(self.name, 0, 0, creation)
         self.processes: dict[int, Process] = {}  # key: pid.id | pid.serial << 32
         self.names: dict[str, Process] = {}
+        #: The supervisor of each process that has one on this node.
+        self.supervisors: dict[Pid, Process] = {}
         #: Active aliases of ours: a process (its mailbox takes the messages) or the future of a call (takes one reply).
         self.aliases: dict[tuple[int, ...], Process | asyncio.Future[Any]] = {}
         self.name_resolvers: dict[Any, Resolver] = {}
@@ -358,6 +360,8 @@ class Runtime(Signals):
         process.exit_reason = reason
         pid = process.pid
         del self.processes[pid.id | pid.serial << 32]
+        if self.supervisors:
+            self.supervisors.pop(pid, None)
         process.task = process.steps = None  # breaks the cycle, so that the dead need no garbage collector
         if process.name is not None:
             del self.names[process.name]
@@ -389,9 +393,10 @@ class Runtime(Signals):
         """End all processes but the caller's, and wait until their tasks are gone.
 
         Each gets an exit signal with ``reason`` (servers and supervisors take it as their parent's, so they terminate
-        in order), then, after ``timeout`` seconds, ``kill``. Timers of ``send_after`` are cancelled. The links of the
-        caller are removed first, or the end of its own children would end it. ``user`` ends last, so that what the
-        others print while they terminate is not lost.
+        in order), then, after ``timeout`` seconds, ``kill``. What a supervisor has started is left to it: it ends its
+        children in reverse order, and has the time that their specifications give. Timers of ``send_after`` are
+        cancelled. The links of the caller are removed first, or the end of its own children would end it. The
+        processes of the node end last: the others may need them while they terminate, and what they print is not lost.
         """
         mine = current.get()
         if mine is not None and mine.runtime is self:
@@ -399,30 +404,46 @@ class Runtime(Signals):
                 self.unlink(mine, pid)
         for last in (False, True):
             await self._end_all(reason, timeout, last)
-            await self._end_all(KILL, timeout, last)
         for timer in self.timers:
             timer.cancel()
         self.timers.clear()
 
     async def _end_all(self, reason: Any, timeout: float, last: bool) -> None:
+        told: dict[Process, Any] = {}
         deadline = self.loop.time() + timeout
-        signalled: set[Process] = set()
         mine = current.get()
         while True:
             rest = [
                 process
                 for process in self.processes.values()
-                if process is not mine and not isinstance(process.steps, Block) and (last or process.pid != self.user)
+                if process is not mine
+                and not isinstance(process.steps, Block)
+                and (last or process.pid not in self.kernel)
+                and not self._is_supervised(process)
             ]
+            now = self.loop.time()
+            supervisors = set(self.supervisors.values())
             for process in rest:
-                if process not in signalled:
-                    signalled.add(process)
-                    self.exit_signal(process, self.pid, reason, linked=False)
+                order = KILL if now >= deadline and process not in supervisors else reason
+                if told.get(process) is not order:
+                    told[process] = order
+                    self.exit_signal(process, self.pid, order, linked=False)
             tasks = [process.task for process in rest if process.task is not None]
-            remaining = deadline - self.loop.time()
-            if not tasks or remaining <= 0:
+            if not tasks:
                 return
-            await asyncio.wait(tasks, timeout=remaining)
+            if now < deadline:
+                await asyncio.wait(tasks, timeout=deadline - now)
+            elif not supervisors.isdisjoint(rest):
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                deadline = self.loop.time()
+            elif now < deadline + timeout:
+                await asyncio.wait(tasks, timeout=deadline + timeout - now)
+            else:
+                return
+
+    def _is_supervised(self, process: Process) -> bool:
+        supervisor = self.supervisors.get(process.pid)
+        return supervisor is not None and supervisor.status == RUNNING
 
 
 class Block:

@@ -182,6 +182,9 @@ class _SupervisorServer(GenServer):
             if child.spec.restart == "temporary":
                 self._children.pop(child.spec.id, None)
         child.restarting = False
+        runtime = self._loop.process.runtime
+        if child.pid is not None and runtime.find(child.pid) is not None:
+            runtime.supervisors[child.pid] = self._loop.process
 
     def _more_status(self) -> list[Any]:
         name = Atom(type(self._supervisor).__name__)

@@ -28,11 +28,12 @@ from barrel_p2p import (
     receive,
     self_pid,
     send,
+    spawn,
     spawn_monitor,
     stop,
     whereis,
 )
-from harness.processes import in_process
+from harness.processes import check_empty, in_process, new_runtime
 
 
 class Worker(GenServer):
@@ -329,3 +330,66 @@ def test_wrong_options(caplog: pytest.LogCaptureFixture) -> None:
 
     with caplog.at_level(logging.ERROR):
         in_process(test)
+
+
+# --- when the node stops ----------------------------------------------------------------------------------------------
+
+
+class Slow(GenServer):
+    """Takes its time to end, as told."""
+
+    async def init(self, label: str, seconds: float, ends: list[str]) -> None:
+        process_flag("trap_exit", True)
+        self.label, self.seconds, self.ends = label, seconds, ends
+
+    async def terminate(self, reason: Any) -> None:
+        self.ends.append(f"{self.label} begins")
+        await asyncio.sleep(self.seconds)
+        self.ends.append(f"{self.label} ended")
+
+
+def test_a_tree_ends_in_order_when_the_runtime_stops() -> None:
+    ends: list[str] = []
+
+    async def main() -> None:
+        runtime = new_runtime()
+        with runtime.block():
+            inner = [ChildSpec(label, (Slow, (label, 0.01, ends))) for label in ("cache", "pool")]
+            specs = [
+                ChildSpec("db", (Slow, ("db", 0.01, ends))),
+                ChildSpec("inner", (Supervisor.start_link, (inner,)), type="supervisor"),
+                ChildSpec("web", (Slow, ("web", 0.01, ends))),
+            ]
+            await Supervisor.start_link(specs)
+            await runtime.stop()
+        check_empty(runtime)
+
+    asyncio.run(main())
+    labels = ("web", "pool", "cache", "db")
+    assert ends == [f"{label} {what}" for label in labels for what in ("begins", "ended")]
+
+
+def test_when_the_runtime_stops_a_child_has_the_time_of_its_specification() -> None:
+    """However little the others have, among them one that would hang for ever in the way of a supervisor."""
+    ends: list[str] = []
+
+    class Stuck(GenServer):
+        async def init(self, boss: Pid) -> None:
+            process_flag("trap_exit", True)
+            send(boss, "stuck")
+            await asyncio.sleep(3600)
+
+    async def main() -> None:
+        runtime = new_runtime()
+        async with asyncio.timeout(20):
+            with runtime.block():
+                patient = ChildSpec("patient", (Slow, ("patient", 0.3, ends)), shutdown=60.0)
+                hasty = ChildSpec("hasty", (Slow, ("hasty", 3600, ends)), shutdown=0.05)
+                sup = await Supervisor.start_link([patient, hasty])
+                spawn(Supervisor.start_child, sup, ChildSpec("stuck", (Stuck, (self_pid(),))))
+                assert await receive() == "stuck"
+                await runtime.stop(timeout=0.05)
+            check_empty(runtime)
+
+    asyncio.run(main())
+    assert ends == ["hasty begins", "patient begins", "patient ended"]
