@@ -466,3 +466,20 @@ def test_a_hidden_node_keeps_its_names_from_erlang_nodes(epmd: Epmd, tmp_path: P
         assert node.global_.nodes() == [other.name]
 
     run(story, epmd, tmp_path)
+
+
+def test_a_hidden_node_takes_locks_of_programs(epmd: Epmd, tmp_path: Path) -> None:
+    """As a hidden Erlang node does: ``global`` leaves it out, but who names it means it."""
+
+    async def story(net: Net) -> None:
+        erlang, node = await net.erlang("erl"), await net.python("hidden", published=False)
+        await node.connect(erlang.name)
+        hidden = f"['{node.name}']"
+        assert await erlang.ask(f"global:trans({{res, self()}}, fun() -> done end, {hidden}, 1).") == "done"
+        holder = f"H = spawn(fun() -> global:set_lock({{res, h}}, {hidden}), receive stop -> ok end end)"
+        taken = f"F = fun F() -> case global:set_lock({{res, x}}, {hidden}, 0) of true -> global:del_lock({{res, x}}, "
+        taken += f"{hidden}), F(); false -> held end end, F()."
+        assert await erlang.ask(f"{holder}, {taken}") == "held"
+        assert await erlang.ask(f"H ! stop, global:set_lock({{res, x}}, {hidden}).") == "true"
+
+    run(story, epmd, tmp_path)

@@ -207,7 +207,14 @@ class GlobalNames:
     def _called(self, fact: Called) -> None:
         core, sender = self._core, wire.caller(fact.sender)
         if sender is not None and sender.node != core.me and sender.node not in core.connected:
-            return  # of a node that takes no part: it must not wait for locks of ours, nor we for its
+            # Of a node that takes no part: it must not wait for locks of ours, nor we for its. What a program locks for
+            # itself, on nodes that it names (global:set_lock/3), is answered, or it would wait for ever.
+            match fact.request:
+                case ("set_lock" | "del_lock", lock) if wire.lock_id(lock) is not None:
+                    if key_of(lock[0]) == _GLOBAL_KEY:
+                        return
+                case _:
+                    return
         match fact.request:
             case ("register", name, Pid() as pid, method) if sender is not None and wire.is_name(name):
                 ok = core.insert(name, pid, method, sender)

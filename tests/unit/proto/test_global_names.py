@@ -154,6 +154,12 @@ def test_a_node_that_takes_no_part_is_not_answered() -> None:
     assert story.cast("init_connect", (8, 1), PEER, (Atom("locker"), Atom("x"), {}, HIS)) == []
     assert story.call(HIS, "set_lock", (GLOBAL, HIS)) is None
     assert not story.machine.locked
+    assert story.call(HIS, "register", Atom("x"), HIS, Atom("none")) is None
+    mine, other = (Atom("res"), Atom("a")), (Atom("res"), Atom("b"))
+    assert story.call(HIS, "set_lock", mine) is True, "but for a lock that has nothing to do with names"
+    assert story.call(HIS, "set_lock", other) is False
+    assert story.call(HIS, "del_lock", mine) is True
+    assert story.call(HIS, "set_lock", other) is True
 
 
 def test_a_third_node_is_told_of_new_nodes_before_the_lock_goes() -> None:
