@@ -225,3 +225,21 @@ def test_the_page_about_elixir(epmd: Epmd, tmp_path: Path) -> None:
 
     with Elixir(epmd, "shop") as elixir:
         told(story, elixir, epmd, tmp_path)
+
+
+def test_the_questions_of_the_how_to_are_answered(epmd: Epmd, elixir: Elixir, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/erlang-cluster.md").read_text()
+    code: dict[str, Any] = {}
+    exec(re.search(r"```python\n(from barrel_p2p import is_alive.*?)```", page, re.DOTALL)[1], code)  # type: ignore[index]
+
+    async def story(node: Node, elixir: Elixir) -> None:
+        code["answer_erlang"](node)
+        ask = f"""
+            py = :"{PY}"
+            pid = :rpc.call(py, :erlang, :whereis, [:test])
+            alive = [:rpc.call(py, :erlang, :is_process_alive, [pid]), :rpc.call(py, Process, :alive?, [pid])]
+            {{alive, :rpc.call(py, :erlang, :whereis, [:nobody]), :rpc.call(py, :erlang, :node, [])}}
+        """
+        assert await elixir.run(ask) == f"{{[true,true],undefined,'{PY}'}}"
+
+    told(story, elixir, epmd, tmp_path)
