@@ -9,7 +9,21 @@ from typing import Any
 
 import pytest
 
-from barrel_p2p import Atom, GenServer, Node, RemoteError, exit, process_flag, receive, send, spawn_monitor
+from barrel_p2p import (
+    Atom,
+    ChildSpec,
+    GenServer,
+    Node,
+    Pid,
+    RemoteError,
+    Supervisor,
+    exit,
+    process_flag,
+    receive,
+    send,
+    spawn_monitor,
+)
+from barrel_p2p.term import io_lib
 from harness.beside import PY, load, run
 from harness.erlang import Epmd, Erlang
 
@@ -134,6 +148,55 @@ def test_a_python_error_has_a_stack_that_erlang_reads(epmd: Epmd, tmp_path: Path
         seen = await erlang.ask(f"spawn_monitor('{PY}', twin, wrong, []), receive {{'DOWN', _, _, _, R}} -> R end.")
         frame = '{test_twins,wrong,0,[{file,"test_twins.py"},{line,LINE}]}'
         assert re.sub(r"line,\d+", "line,LINE", seen) == f'{{{{exception,<<"ValueError">>,<<"no">>}},[{frame}]}}'
+
+    run(story, epmd, tmp_path)
+
+
+ANY, ALL = "any_significant", "all_significant"
+ONE, TWO = ("one", "transient", True), ("two", "temporary", True)
+PLAIN, LASTING = ("plain", "temporary", False), ("lasting", "permanent", False)
+
+#: ``auto_shutdown``, the children as ``(id, restart, significant)``, and which of them end how, one after the other.
+SHUTDOWNS = [
+    (ANY, [ONE, LASTING], [("one", "normal")]),
+    (ANY, [ONE, LASTING], [("one", "fault")]),
+    (ANY, [ONE, PLAIN, LASTING], [("plain", "normal"), ("lasting", "normal")]),
+    (ANY, [TWO, LASTING], [("two", "fault")]),
+    (ALL, [ONE, TWO, LASTING], [("one", "shutdown")]),
+    (ALL, [ONE, TWO, LASTING], [("two", "fault"), ("one", "normal")]),
+    (ALL, [ONE, TWO, PLAIN], [("plain", "fault"), ("two", "normal")]),
+    ("never", [PLAIN, LASTING], [("plain", "normal")]),
+]
+
+
+@pytest.mark.parametrize(("auto", "specs", "ends"), SHUTDOWNS)
+def test_a_supervisor_and_its_twin_shut_down(epmd: Epmd, tmp_path: Path, auto: str, specs: Any, ends: Any) -> None:
+    async def child() -> None:
+        _, reason = await receive()
+        exit(reason)
+
+    async def story(node: Node, erlang: Erlang) -> None:
+        await load(erlang, "twin")
+        terms = [(Atom(id), Atom(restart), significant) for id, restart, significant in specs]
+        await erlang.ask("process_flag(trap_exit, true).")
+        await erlang.ask(f"{{ok, S}} = twin:start_sup({auto}, {io_lib.write(terms)}).")
+        left = "(fun() -> receive {'EXIT', S, R} -> R after 300 -> [I || {I, P, _, _} <- supervisor:which_children(S),"
+        left += " is_pid(P)] end end)()."
+        for id, reason in ends:
+            await erlang.ask(f"{id} ! {{exit, {reason}}}.")
+        expected = await erlang.ask(left)
+
+        process_flag("trap_exit", True)
+        kinds = [ChildSpec(Atom(id), child, name=id, restart=r, significant=s) for id, r, s in specs]
+        supervisor = await Supervisor.start_link(kinds, auto_shutdown=auto)
+        for id, reason in ends:
+            send(id, (Atom("exit"), Atom(reason)))
+        try:
+            *_, result = await receive(match=lambda m: m[:2] == ("EXIT", supervisor), timeout=0.3)
+        except TimeoutError:
+            children = await Supervisor.which_children(supervisor)
+            result = [id for id, pid, *_ in children if isinstance(pid, Pid)]
+        assert io_lib.write(result) == expected
 
     run(story, epmd, tmp_path)
 

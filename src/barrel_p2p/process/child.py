@@ -31,6 +31,7 @@ class ChildSpec:
         shutdown: seconds to end after ``exit(pid, "shutdown")`` before it is killed; ``"brutal_kill"``: killed at once;
             ``"infinity"``: as long as it takes. Default as in OTP: 5.0 for a worker, infinity for a supervisor.
         type: ``worker`` or ``supervisor``; told by the class when left out.
+        significant: its end counts for the ``auto_shutdown`` of its supervisor; not for a permanent child.
     """
 
     id: Any
@@ -39,6 +40,7 @@ class ChildSpec:
     restart: str = "permanent"
     shutdown: float | str | None = None
     type: str | None = None
+    significant: bool = False
 
     def __post_init__(self) -> None:
         function, args = self.start if isinstance(self.start, tuple) and len(self.start) == 2 else (self.start, ())
@@ -59,6 +61,8 @@ class ChildSpec:
             raise ConfigError(f"child {self.id!r}: type must be worker or supervisor, not {kind!r}")
         if isinstance(shutdown, str) and shutdown not in ("brutal_kill", "infinity"):
             raise ConfigError(f"child {self.id!r}: shutdown must be seconds, brutal_kill or infinity")
+        if self.significant and self.restart == "permanent":
+            raise ConfigError(f"child {self.id!r}: a permanent child never ends for good, so it can't be significant")
 
     @property
     def modules(self) -> list[Any]:
@@ -78,7 +82,7 @@ class ChildSpec:
             Atom("id"): self.id,
             Atom("start"): (Atom(module), Atom(name), list(args)),
             Atom("restart"): Atom(self.restart),
-            Atom("significant"): False,
+            Atom("significant"): self.significant,
             Atom("shutdown"): Atom(shutdown) if isinstance(shutdown, str) else round(float(shutdown or 0) * 1000),
             Atom("type"): Atom(str(self.type)),
             Atom("modules"): self.modules,

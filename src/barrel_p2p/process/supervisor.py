@@ -27,6 +27,7 @@ from .server_loop import IGNORE, Stop, start_server
 logger = logging.getLogger("barrel_p2p.process")
 
 STRATEGIES: Final = ("one_for_one", "one_for_all", "rest_for_one")
+AUTO_SHUTDOWNS: Final = ("never", "any_significant", "all_significant")
 OK: Final = Atom("ok")
 ERROR: Final = Atom("error")
 TRY_AGAIN: Final = Atom("try_again_restart")
@@ -55,6 +56,7 @@ class Supervisor:
     strategy: ClassVar[str] = "one_for_one"
     intensity: ClassVar[int] = 1
     period: ClassVar[float] = 5.0
+    auto_shutdown: ClassVar[str] = "never"
     is_supervisor: ClassVar[bool] = True  # what a ChildSpec tells a supervisor by
 
     async def init(self, *args: Any) -> Iterable[ChildSpec] | Any:
@@ -72,6 +74,7 @@ class Supervisor:
         strategy: str | None = None,
         intensity: int | None = None,
         period: float | None = None,
+        auto_shutdown: str | None = None,
     ) -> Pid:
         """Start the supervisor and all its children, linked with the current process.
 
@@ -82,6 +85,8 @@ class Supervisor:
             ``rest_for_one`` (it and
                 those started after it).
             intensity, period: at most so many restarts in so many seconds.
+            auto_shutdown: ``never``; ``any_significant`` or ``all_significant``: end with reason ``shutdown`` when one,
+                or the last, of the significant children has ended by itself and is not restarted.
 
         Raises:
             StartError: a child did not start; reason ``(shutdown, (failed_to_start_child, id, reason))``. Those that
@@ -94,6 +99,7 @@ class Supervisor:
             cls.strategy if strategy is None else strategy,
             cls.intensity if intensity is None else intensity,
             cls.period if period is None else period,
+            cls.auto_shutdown if auto_shutdown is None else auto_shutdown,
         )
         pid, _ = await start_server(server, args, {}, name=name, timeout=None, node=None, link=True, monitor=False)
         return pid
@@ -141,12 +147,17 @@ class Supervisor:
 class _SupervisorServer(GenServer):
     """The process behind a ``Supervisor``."""
 
-    def __init__(self, supervisor: Supervisor, strategy: str, intensity: int, period: float) -> None:
+    def __init__(
+        self, supervisor: Supervisor, strategy: str, intensity: int, period: float, auto_shutdown: str
+    ) -> None:
         if strategy not in STRATEGIES:
             raise ConfigError(f"strategy must be one of {STRATEGIES}, not {strategy!r}")
         if intensity < 0 or period <= 0:
             raise ConfigError("intensity must not be negative, and period must be positive seconds")
+        if auto_shutdown not in AUTO_SHUTDOWNS:
+            raise ConfigError(f"auto_shutdown must be one of {AUTO_SHUTDOWNS}, not {auto_shutdown!r}")
         self._supervisor = supervisor
+        self._auto_shutdown = auto_shutdown
         self._strategy = strategy
         self._intensity = intensity
         self._period = period
@@ -161,6 +172,8 @@ class _SupervisorServer(GenServer):
         for spec in specs:
             if spec.id in self._children:
                 raise ConfigError(f"two children have the id {spec.id!r}")
+            if spec.significant and self._auto_shutdown == "never":
+                raise ConfigError(f"child {spec.id!r} is significant, which means nothing without auto_shutdown")
             self._children[spec.id] = Child(spec)
         try:
             for child in list(self._children.values()):
@@ -232,6 +245,9 @@ class _SupervisorServer(GenServer):
     async def _start_child(self, spec: Any) -> Any:
         if not isinstance(spec, ChildSpec):
             return (ERROR, (Atom("invalid_child_spec"), spec))
+        if spec.significant and self._auto_shutdown == "never":
+            pair = [(Atom("auto_shutdown"), Atom("never")), (Atom("significant"), True)]
+            return (ERROR, (Atom("bad_combination"), pair))
         known = self._children.get(spec.id)
         if known is not None:
             return (ERROR, Atom("already_present") if known.pid is None else (Atom("already_started"), known.pid))
@@ -292,8 +308,18 @@ class _SupervisorServer(GenServer):
             logger.warning("supervisor %s: child %r ended: %.500r", self._loop.process, child.spec.id, reason)
         if child.wants_restart(reason):
             await self._restart(child)
-        elif child.spec.restart == "temporary":
+            return
+        if child.spec.restart == "temporary":
             del self._children[child.spec.id]
+        if child.spec.significant and self._is_last(child):
+            raise Exit(SHUTDOWN)
+
+    def _is_last(self, child: Child) -> bool:
+        """Whether the supervisor has no reason to go on after the end of a significant child."""
+        if self._auto_shutdown == "any_significant":
+            return True
+        others = (other for other in self._children.values() if other is not child and other.spec.significant)
+        return not any(other.pid is not None or other.restarting for other in others)
 
     async def _restart(self, child: Child) -> None:
         self._count_restart()

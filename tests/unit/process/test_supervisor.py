@@ -332,6 +332,23 @@ def test_wrong_options(caplog: pytest.LogCaptureFixture) -> None:
         in_process(test)
 
 
+def test_significant_children_need_a_supervisor_that_minds_them() -> None:
+    async def test() -> None:
+        plain = [ChildSpec("plain", Worker, restart="temporary", significant=True)]
+        with pytest.raises(ConfigError, match="permanent"):
+            ChildSpec("a", Worker, significant=True)
+        with pytest.raises(ConfigError, match="auto_shutdown"):
+            await Supervisor.start_link([], auto_shutdown="always")
+        with pytest.raises(StartError, match="auto_shutdown"):
+            await Supervisor.start_link(plain)
+        supervisor = await Supervisor.start_link([])
+        with pytest.raises(StartError) as refused:
+            await Supervisor.start_child(supervisor, plain[0])
+        assert refused.value.reason == ("bad_combination", [("auto_shutdown", "never"), ("significant", True)])
+
+    in_process(test)
+
+
 # --- when the node stops ----------------------------------------------------------------------------------------------
 
 
