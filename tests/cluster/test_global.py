@@ -101,6 +101,17 @@ def test_names_are_any_terms_and_must_be_terms(tmp_path: Path) -> None:
     run(story, tmp_path)
 
 
+def test_arguments_in_the_wrong_order_lock_nobody_out(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice, bob = await pair(cluster)
+        for register in (alice.global_.register_name, alice.global_.re_register_name):
+            with pytest.raises(TypeError, match="given to a pid, not to 'leader'"):
+                await register(self_pid(), "leader")  # type: ignore[arg-type]
+        assert await bob.global_.register_name("leader", self_pid(), timeout=10.0)
+
+    run(story, tmp_path)
+
+
 def test_a_server_with_a_global_name(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         alice, bob = await pair(cluster)

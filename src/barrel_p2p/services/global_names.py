@@ -72,9 +72,10 @@ class Global:
         Raises:
             CallTimeout: The lock of all nodes could not be had in time. The name may still be registered later.
             EncodeError: The name has no form as a term.
+            TypeError: ``pid`` is no pid.
         """
         method = METHODS[resolve]
-        encode((name, pid))
+        _check(name, pid)
         return await self._operate(lambda op: event.RegisterAsked(op, name, pid, method), name, timeout)
 
     async def re_register_name(
@@ -82,7 +83,7 @@ class Global:
     ) -> None:
         """The same, but take the name from whoever has it (``global:re_register_name``)."""
         method = METHODS[resolve]
-        encode((name, pid))
+        _check(name, pid)
         await self._operate(lambda op: event.RegisterAsked(op, name, pid, method, anew=True), name, timeout)
 
     async def unregister_name(self, name: Any, timeout: float | None = 30.0) -> None:
@@ -139,6 +140,13 @@ class Global:
 
     def node_down(self, name: Atom) -> None:
         self._driver.node_down(name)
+
+
+def _check(name: Any, pid: Any) -> None:
+    """Before the lock is asked for: what fails under it is a fault of this library, and leaves it locked."""
+    if not isinstance(pid, Pid):
+        raise TypeError(f"a global name is given to a pid, not to {pid!r}: register_name(name, pid)")
+    encode(name)
 
 
 __all__ = ["Global", "ResolveName"]
