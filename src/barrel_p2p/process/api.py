@@ -95,6 +95,7 @@ async def receive(match: Callable[[Any], Any] | None = None, timeout: float | No
         TimeoutError: no such message came in time.
         ReceiveConflict: another task of this process waits in ``receive`` already.
         NotInProcess: called outside of any process.
+        TypeError: ``match`` is no function; most often it is a time that wants to be ``timeout=``.
     """
     process = _current() or current_process()
     mailbox = process.mailbox
@@ -105,6 +106,8 @@ async def receive(match: Callable[[Any], Any] | None = None, timeout: float | No
             return mailbox.popleft()
     elif process.gates or process.status != RUNNING or process.exhausted():
         await _give_way(process)
+    if match is not None and not callable(match):
+        raise TypeError(f"match must be a function of a message, not {match!r}; seconds go by name: timeout=...")
     process.scanned = 0
     timed_out = timeout is not None and timeout <= 0
     deadline = None
@@ -197,13 +200,13 @@ def link(pid: Pid) -> None:
     Linking to a process that is dead is a signal too, ``noproc``.
     """
     process = current_process()
-    process.runtime.link(process, pid)
+    process.runtime.link(process, _pid("link", pid))
 
 
 def unlink(pid: Pid) -> None:
     """Remove the link; no EXIT of it arrives any more (one that is in the mailbox already stays there)."""
     process = current_process()
-    process.runtime.unlink(process, pid)
+    process.runtime.unlink(process, _pid("unlink", pid))
 
 
 def monitor(target: Pid | str | tuple[str, str]) -> Reference:
@@ -218,7 +221,14 @@ def monitor(target: Pid | str | tuple[str, str]) -> Reference:
     runtime = process.runtime
     if isinstance(target, str):
         target = (target, runtime.name)
-    watched = target if isinstance(target, Pid) else (Atom(target[0]), Atom(target[1]))
+    watched: Pid | tuple[Atom, Atom]
+    match target:
+        case Pid():
+            watched = target
+        case (str(name), str(node)):
+            watched = (Atom(name), Atom(node))
+        case _:
+            raise TypeError(f"monitor needs a pid, a name or a (name, node), not {target!r}")
     ref = runtime.reference()
     runtime.monitor(process.pid, process, watched, ref)
     return ref
@@ -257,6 +267,7 @@ def exit(*args: Any) -> None:
     if len(args) < 2:
         raise Exit(as_reason(args[0]) if args else NORMAL)
     pid, reason = args
+    _pid("exit(pid, reason)", pid)
     reason = as_reason(reason)
     process = current_process()
     runtime = process.runtime
@@ -271,6 +282,13 @@ def exit(*args: Any) -> None:
             runtime.exit_signal(target, process.pid, reason, linked=False)
     elif runtime.remote is not None:
         runtime.remote.exit(process.pid, pid, reason)
+
+
+def _pid(what: str, pid: Any) -> Pid:
+    if not isinstance(pid, Pid):
+        hint = f"; whereis({pid!r}) finds it" if isinstance(pid, str) else ""
+        raise TypeError(f"{what} needs a pid, not {pid!r}{hint}")
+    return pid
 
 
 def _task_here() -> asyncio.Task[Any] | None:
@@ -295,8 +313,11 @@ def process_flag(flag: str, value: Any) -> Any:
 def register(name: str, pid: Pid | None = None) -> None:
     """Give a process of this node (without ``pid`` the current one) a name.
 
+    >>> register("counter", pid)
+
     Raises:
         NameTaken: the name is in use, the process has one already, or it is not alive or not of this node.
+        TypeError: the arguments are no text and no pid.
     """
     process = current_process()
     process.runtime.register(name, process.pid if pid is None else pid)
@@ -339,7 +360,7 @@ def is_alive(pid: Pid) -> bool:
         ValueError: the pid belongs to another node; monitor it instead.
     """
     runtime = current_process().runtime
-    if pid.node != runtime.name:
+    if _pid("is_alive", pid).node != runtime.name:
         raise ValueError(f"{pid!r} is on another node; use monitor() to learn whether it lives")
     process = runtime.find(pid)
     return process is not None and process.status < EXITING

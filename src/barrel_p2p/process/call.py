@@ -212,7 +212,11 @@ def _lost(future: asyncio.Future[Any], reason: Any) -> None:
 
 
 def _millis(timeout: float | None) -> Any:
-    return INFINITY if timeout is None else round(timeout * 1000)
+    if timeout is None:
+        return INFINITY
+    if not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be seconds or None, not {timeout!r}")
+    return round(timeout * 1000)
 
 
 __all__ = ["call", "cast", "gen_call", "reply", "stop"]

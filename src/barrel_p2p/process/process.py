@@ -174,10 +174,10 @@ class BoundedProcess(Process):
 
     def __init__(self, runtime: Runtime, pid: Pid, limit: int, when_full: str) -> None:
         super().__init__(runtime, pid)
-        if limit < 1:
-            raise ValueError("max_mailbox must be at least 1")
+        if not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"max_mailbox must be a whole number of messages above 0, not {limit!r}")
         if when_full not in ("wait", "drop", "exit"):
-            raise ValueError("when_full must be 'wait', 'drop' or 'exit'")
+            raise ValueError(f"when_full must be 'wait', 'drop' or 'exit', not {when_full!r}")
         self.limit: Final = limit
         self.when_full: Final = when_full
         self.gate: Final = Gate(self)

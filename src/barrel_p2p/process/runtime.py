@@ -145,12 +145,15 @@ class Runtime(Signals):
 
         Raises:
             NameTaken: the name is in use, the process has a name already, or there is no such live process here.
+            TypeError: the arguments are no text and no pid.
         """
+        if not isinstance(name, str) or not isinstance(pid, Pid):
+            raise TypeError(f"a name is a text and belongs to a pid: register({name!r}, {pid!r}) has other arguments")
         process = self.find(pid)
         if process is None or process.status != RUNNING:
             raise NameTaken(f"can't register {name!r}: {pid!r} is no live process of this node")
         if process.name is not None:
-            raise NameTaken(f"can't register {name!r}: {pid!r} is already registered as {process.name!r}")
+            raise NameTaken(f"can't register {name!r}: {pid!r} is already registered as {str(process.name)!r}")
         if name in self.names or name == "undefined":
             raise NameTaken(f"can't register {name!r}: the name is in use")
         process.name = Atom(name)
@@ -334,7 +337,7 @@ class Runtime(Signals):
         if name is not None:
             try:
                 self.register(name, pid)
-            except NameTaken:
+            except (NameTaken, TypeError):
                 del self.processes[key]
                 raise
         return process

@@ -45,7 +45,12 @@ class Timer:
 
 
 def send_after(seconds: float, to: Any, message: Any) -> Timer:
-    """Send ``message`` to ``to`` in ``seconds``; silent when the receiver is gone by then."""
+    """Send ``message`` to ``to`` in ``seconds``; silent when the receiver is gone by then.
+
+    >>> send_after(1.5, self_pid(), "tick")
+    """
+    if not isinstance(seconds, (int, float)):
+        raise TypeError(f"send_after(seconds, to, message) begins with a number, not with {seconds!r}")
     return Timer(current_process().runtime, seconds, to, message)
 
 
