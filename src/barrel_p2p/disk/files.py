@@ -65,8 +65,8 @@ def make_private_directory(path: Path) -> None:
         )
 
 
-def make_directory(path: Path) -> None:
-    """Create ``path`` (and its parents) if it is not there; a new one is for this user only.
+def make_directory(path: Path, option: str = "data_dir") -> None:
+    """Create ``path`` (and its parents), the value of ``option``, if it is not there; a new one is for this user only.
 
     Raises:
         ConfigError: it can't be created, or is no directory.
@@ -74,7 +74,7 @@ def make_directory(path: Path) -> None:
     try:
         path.mkdir(mode=PRIVATE_DIR, parents=True, exist_ok=True)
     except OSError as error:
-        raise unusable(path, "create the directory", error) from None
+        raise unusable(path, "create the directory", error, option) from None
 
 
 def make_backup_directory(parent: Path) -> Path:
@@ -113,10 +113,10 @@ def require_private(path: Path) -> None:
         )
 
 
-def unusable(path: Path, attempt: str, error: OSError) -> ConfigError:
-    """The ConfigError for a file operation that failed."""
+def unusable(path: Path, attempt: str, error: OSError, option: str = "data_dir") -> ConfigError:
+    """The ConfigError for a file operation that failed below the directory that ``option`` names."""
     return ConfigError(
-        f"could not {attempt} {path}: {error.strerror or error}; choose another data_dir or fix its rights"
+        f"could not {attempt} {path}: {error.strerror or error}; choose another {option} or fix its rights"
     )
 
 

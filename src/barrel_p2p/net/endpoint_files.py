@@ -7,8 +7,10 @@ nodes find each other.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import ipaddress
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -35,7 +37,8 @@ class EndpointFiles:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        make_directory(directory)
+        self._held: int | None = None
+        make_directory(directory, "discovery_dir")
 
     def path(self, node: Atom) -> Path | None:
         """The file of a node; None for a name that is too long for a file."""
@@ -57,14 +60,34 @@ class EndpointFiles:
         return entry
 
     def publish(self, node: Atom, port: int) -> None:
-        """Write the file of this node: its host (after the ``@``) and its port. Raises ConfigError."""
+        """Write the file of this node: its host (after the ``@``) and its port, and hold it until ``unpublish``.
+
+        Held is a lock on the file itself, which ends with the OS process: a file without it was left by a dead node.
+        Erlang nodes take none.
+
+        Raises:
+            ConfigError: the file can't be written, or a node of this name that lives holds it.
+        """
         path = self.path(node)
         if path is None:
             raise ConfigError(f"{node[:60]}... is too long for a file name: at most {MAX_NODE_NAME_IN_FILE} characters")
         try:
+            before = _lock(path)
+        except BlockingIOError:
+            now = self.read(path)
+            raise ConfigError(
+                f"another node called {node} is running{f' on port {now[1]}' if isinstance(now, tuple) else ''} (it "
+                f"holds {path}): stop it, or choose another name"
+            ) from None
+        try:
             write_atomic(path, f'{{"{host_of(node)}",{port}}}.\n'.encode("ascii"), mode=0o644)
         except OSError as error:
-            raise unusable(path, "write", error) from None
+            raise unusable(path, "write", error, "discovery_dir") from None
+        finally:
+            if before is not None:
+                os.close(before)
+        with contextlib.suppress(BlockingIOError):  # of who starts at the very same moment: either may have it
+            self._held = _lock(path)
 
     def unpublish(self, node: Atom, port: int) -> None:
         """Remove the file of this node, unless a successor has written its own port there meanwhile."""
@@ -72,6 +95,9 @@ class EndpointFiles:
         if path is not None and self.read(path) == (host_of(node), port):
             with contextlib.suppress(OSError):
                 path.unlink()
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
     def names(self) -> list[Atom]:
         """The nodes that have a file which can be read."""
@@ -82,6 +108,27 @@ class EndpointFiles:
                 if is_node_name(name) and isinstance(self.read(path), tuple):
                     names.append(Atom(name))
         return names
+
+
+def _lock(path: Path) -> int | None:
+    """An open file with a lock; None where there is no file, or no lock to be had (some network file systems).
+
+    Raises:
+        BlockingIOError: somebody else has it.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def parse_endpoint(data: bytes) -> tuple[str, int] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,30 @@ def test_publishing_writes_upstreams_format(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_a_name_is_published_by_one_living_node(tmp_path: Path) -> None:
+    first, second = Discovery(directory=tmp_path), Discovery(directory=tmp_path)
+    first.publish("alice@127.0.0.1", 17001)
+    with pytest.raises(ConfigError, match=r"another node called alice@127.0.0.1 is running on port 17001"):
+        second.publish("alice@127.0.0.1", 17002)
+    assert find(second, "alice@127.0.0.1") == [("127.0.0.1", 17001)], "the first can still be found"
+    first.unpublish("alice@127.0.0.1", 17001)
+    second.publish("alice@127.0.0.1", 17002)
+    assert find(first, "alice@127.0.0.1") == [("127.0.0.1", 17002)]
+
+
+def test_the_file_of_a_killed_node_is_replaced(tmp_path: Path) -> None:
+    code = (
+        "import sys, os; from barrel_p2p.net.discovery import Discovery\n"
+        "Discovery(directory=sys.argv[1]).publish('alice@127.0.0.1', 17001)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    discovery = Discovery(directory=tmp_path)
+    assert find(discovery, "alice@127.0.0.1") == [("127.0.0.1", 17001)]
+    discovery.publish("alice@127.0.0.1", 17002)
+    assert find(discovery, "alice@127.0.0.1") == [("127.0.0.1", 17002)]
+
+
 def test_names_lists_table_and_files(tmp_path: Path) -> None:
     discovery = Discovery(static={BOB: ("192.0.2.7", 7)}, directory=tmp_path)
     discovery.publish("alice@127.0.0.1", 1)
@@ -134,5 +160,5 @@ def test_a_bad_static_entry_is_refused(entry: object) -> None:
 
 def test_a_directory_that_cant_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="file/discovery"):
+    with pytest.raises(ConfigError, match="file/discovery: Not a directory; choose another discovery_dir"):
         Discovery(directory=tmp_path / "file" / "discovery")
