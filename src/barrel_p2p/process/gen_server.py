@@ -66,7 +66,7 @@ class GenServer:
 
     async def handle_info(self, message: Any) -> Any:
         """Handle any other message: ``DOWN``, trapped ``EXIT``, ``Atom("timeout")``, ... Returns as ``handle_cast``."""
-        logger.error("%s %s got an unexpected message: %.500r", type(self).__name__, self._loop.process, message)
+        logger.error("%s %s got an unexpected message: %.500r", self._title, self._loop.process, message)
 
     async def handle_continue(self, argument: Any) -> Any:
         """What ``continue_(argument)`` asked for, before any further message. Returns as ``handle_cast``."""
@@ -79,6 +79,11 @@ class GenServer:
         called when an exit signal or ``kill`` ends the process: use ``finally`` or a linked process for what must
         happen even then.
         """
+
+    @property
+    def _title(self) -> str:
+        """What the server is called in errors and logs."""
+        return type(self).__name__
 
     def get_state(self) -> Any:
         """What ``sys:get_state`` shows: the public attributes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import EncodeError, Exit, NameTaken, StartError
@@ -119,8 +120,10 @@ class ServerLoop:
             reason: Any = Atom("ignore")
         except Stop as stop:
             reason = stop.reason
+            error = stop.__cause__ if isinstance(stop.__cause__, Exception) else None
         except Exception as raised:
-            error, reason = raised, reason_of(raised)
+            error = explained(raised, self.server.init, f"{self.server._title}.init")
+            reason = reason_of(error)
         if self.parent is not None:
             self.process.runtime.unlink(self.process, self.parent.pid)  # the failure is told once, by start
         self._tell_start(_Failed(reason, error))
@@ -214,6 +217,7 @@ class ServerLoop:
         if type(result) is Stop:
             if result.reply is not NOREPLY:
                 self._reply(request, from_, result.reply)
+            self._log_stop("handle_call", request, result)
             raise result
         self._reply(request, from_, result.value if type(result) is Reply else result)
 
@@ -225,7 +229,17 @@ class ServerLoop:
             raise Stop(reason_of(error)) from None
 
     async def _run(self, callback: str, function: Any, argument: Any) -> None:
-        self._check(callback, await self._callback(callback, function, argument))
+        result = await self._callback(callback, function, argument)
+        if type(result) is Stop:
+            self._log_stop(callback, argument, result)
+        self._check(callback, result)
+
+    def _log_stop(self, callback: str, about: Any, stop: Stop) -> None:
+        """As OTP, for who reads the log: links tell the reason, but not where it came from."""
+        if not _is_orderly(stop.reason):
+            logger.error(
+                "%s %s stops in %s(%.500r): %.500r", self.server._title, self.process, callback, about, stop.reason
+            )
 
     def _check(self, callback: str, result: Any) -> None:
         if result is None or result is NOREPLY:
@@ -245,20 +259,30 @@ class ServerLoop:
             if not _is_orderly(exit_.reason):
                 self._log(callback, arguments[0], exit_)
             raise Stop(exit_.reason) from None
-        except Exception as error:
+        except Exception as raised:
+            error = explained(raised, function, f"{self.server._title}.{callback}")
             self._log(callback, arguments[0], error)
             raise Stop(reason_of(error)) from None
 
     def _log(self, callback: str, about: Any, error: BaseException) -> None:
         logger.error(
             "%s %s crashed in %s(%.500r): %r",
-            type(self.server).__name__,
+            self.server._title,
             self.process,
             callback,
             about,
             error,
             exc_info=error,
         )
+
+
+def explained(error: Exception, function: Any, name: str) -> Exception:
+    """The error of an awaited callback; where it is a plain ``def``, one that says so: ``await`` names what it gave."""
+    trace = error.__traceback__
+    raised_here = trace is not None and trace.tb_next is None
+    if type(error) is TypeError and raised_here and "await" in str(error) and not iscoroutinefunction(function):
+        return TypeError(f"{name} must be an async def")
+    return error
 
 
 def _is_from(term: Any) -> bool:
@@ -306,7 +330,7 @@ async def start_server(
         )
     except NameTaken as error:
         raise _name_taken(runtime, local, error) from None
-    process.label = type(server).__name__
+    process.label = server._title
     pid = process.pid
     watch = runtime.monitor(runtime.pid, lambda reason: loop._tell_start(_Failed(reason)), pid, runtime.reference())
     try:
@@ -320,7 +344,7 @@ async def start_server(
         if ref is not None:
             demonitor(ref)
         if isinstance(error, TimeoutError):
-            raise StartError(TIMEOUT, f"{type(server).__name__}.init was not done within {timeout} s") from None
+            raise StartError(TIMEOUT, f"{server._title}.init was not done within {timeout} s") from None
         raise
     finally:
         runtime.end_monitor(watch)
@@ -328,7 +352,8 @@ async def start_server(
         return pid, ref
     if ref is not None:
         demonitor(ref, flush=True)
-    raise StartError(outcome.reason, f"{type(server).__name__} did not start: {outcome.reason!r}") from outcome.error
+    why = outcome.reason if outcome.error is None else outcome.error
+    raise StartError(outcome.reason, f"{server._title} did not start: {why!r}") from outcome.error
 
 
 def _split_name(name: Any) -> tuple[str | None, ServerName | None]:

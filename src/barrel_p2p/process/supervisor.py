@@ -22,7 +22,7 @@ from .child import Child, ChildSpec, is_orderly
 from .current import current_process
 from .gen_server import GenServer
 from .reasons import DOWN, EXIT, KILL, SHUTDOWN
-from .server_loop import IGNORE, Stop, start_server
+from .server_loop import IGNORE, Stop, explained, start_server
 
 logger = logging.getLogger("barrel_p2p.process")
 
@@ -59,11 +59,13 @@ class Supervisor:
     auto_shutdown: ClassVar[str] = "never"
     is_supervisor: ClassVar[bool] = True  # what a ChildSpec tells a supervisor by
 
-    async def init(self, *args: Any) -> Iterable[ChildSpec] | Any:
+    async def init(self, *args: Any, **options: Any) -> Iterable[ChildSpec] | Any:
         """The children, in the order of their start; or ``IGNORE``.
 
         By default the list that ``start_link`` was given.
         """
+        if options:
+            raise TypeError(f"start_link() got an unexpected keyword argument {next(iter(options))!r}")
         return args[0] if args else []
 
     @classmethod
@@ -75,11 +77,12 @@ class Supervisor:
         intensity: int | None = None,
         period: float | None = None,
         auto_shutdown: str | None = None,
+        **options: Any,
     ) -> Pid:
         """Start the supervisor and all its children, linked with the current process.
 
         Args:
-            args: for ``init``; the list of children when it is not overridden.
+            args, options: for ``init``; the list of children when it is not overridden.
             name: as for ``GenServer.start``.
             strategy: ``one_for_one`` (only the child that ended is restarted), ``one_for_all`` (all),
             ``rest_for_one`` (it and
@@ -101,7 +104,7 @@ class Supervisor:
             cls.period if period is None else period,
             cls.auto_shutdown if auto_shutdown is None else auto_shutdown,
         )
-        pid, _ = await start_server(server, args, {}, name=name, timeout=None, node=None, link=True, monitor=False)
+        pid, _ = await start_server(server, args, options, name=name, timeout=None, node=None, link=True, monitor=False)
         return pid
 
     # --- asking a supervisor, by pid or name ------------------------------------------------------------------------
@@ -164,10 +167,14 @@ class _SupervisorServer(GenServer):
         self._restarts: deque[float] = deque()
         self._children: dict[Any, Child] = {}  # by id, in the order of their start
 
-    async def init(self, *args: Any) -> Any:
+    @property
+    def _title(self) -> str:
+        return type(self._supervisor).__name__
+
+    async def init(self, *args: Any, **options: Any) -> Any:
         process_flag("trap_exit", True)
-        specs = await self._supervisor.init(*args)
-        if specs is IGNORE:
+        specs = await self._specs(args, options)
+        if specs is None:
             return IGNORE
         for spec in specs:
             if spec.id in self._children:
@@ -183,6 +190,20 @@ class _SupervisorServer(GenServer):
             failed = (Atom("failed_to_start_child"), child.spec.id, error.reason)
             raise Stop((SHUTDOWN, failed)) from error
         return None
+
+    async def _specs(self, args: tuple[Any, ...], options: dict[str, Any]) -> list[ChildSpec] | None:
+        """What the supervisor's ``init`` asks for; None for ``IGNORE``."""
+        init = self._supervisor.init
+        try:
+            given = await init(*args, **options)
+        except TypeError as error:
+            raise explained(error, init, f"{self._title}.init") from None
+        if given is IGNORE:
+            return None
+        specs = list(given) if isinstance(given, Iterable) else None
+        if specs is None or not all(isinstance(spec, ChildSpec) for spec in specs):
+            raise ConfigError(f"{self._title} needs a list of ChildSpec, not {given!r}")
+        return specs
 
     async def _start(self, child: Child) -> Any:
         """Start one child; one that chose to be ignored stays without a process."""
