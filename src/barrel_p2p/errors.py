@@ -236,8 +236,8 @@ class NotDialer(MigrationError):
 class RemoteError(BarrelError):
     """A remote function raised: ``kind`` is error, exit or throw, ``reason`` the term, ``stack`` what came with it."""
 
-    def __init__(self, kind: str, reason: Any, stack: Any = None) -> None:
-        super().__init__(f"{kind}: {reason!r}")
+    def __init__(self, kind: str, reason: Any, stack: Any = None, message: str | None = None) -> None:
+        super().__init__(message if message is not None else f"{kind}: {reason!r}")
         self.kind = kind
         self.reason = reason
         self.stack = stack

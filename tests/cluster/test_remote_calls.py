@@ -35,12 +35,17 @@ def test_rpc_returns_results_and_raises_what_happened(tmp_path: Path) -> None:
         assert error.value.reason == ("exception", "ValueError", "no luck")
         assert [frame[:2] for frame in error.value.stack] == [("member", "fail")], "the user's frames, and no others"
         assert bytes(error.value.stack[0][3][0][1]) == b"member.py", "no directories of that host"
+        assert str(error.value) == f"member:fail on {bob.name} raised ValueError: no luck"
 
         for what in (("member", "main", []), ("os", "system", ["true"]), ("member", "fail", [])):
             with pytest.raises(RemoteError) as error:
                 await alice.rpc(bob.name, *what)
             assert error.value.reason == "undef"
+            missing = f"{bob.name} has no {what[0]}:{what[1]}/{len(what[2])} to call; a Python node runs only what"
+            assert str(error.value).startswith(missing)
 
+        with pytest.raises(TypeError, match=r"args must be a list or tuple of the arguments, not 'x': \['x'\] for one"):
+            await alice.rpc(bob.name, "member", "echo_back", "x")  # type: ignore[arg-type]
         with pytest.raises(CallTimeout):
             await alice.rpc(bob.name, "member", "sleep_for", [5], timeout=0.1)
         with pytest.raises(NodeDown):

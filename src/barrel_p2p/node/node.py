@@ -371,8 +371,12 @@ class Node:
             RemoteError: The function raised, exited or is not exported there (``undef``).
             NodeDown: The node can't be reached, or was lost during the call.
             CallTimeout: No result within ``timeout`` seconds.
+            TypeError: ``args`` is no list or tuple.
         """
         from barrel_p2p.services.rpc import rpc
+
+        if not isinstance(args, (list, tuple)):
+            raise TypeError(f"args must be a list or tuple of the arguments, not {args!r}: [{args!r}] for one")
 
         return await rpc(self, validate_node_name(node), module, function, list(args), timeout)
 

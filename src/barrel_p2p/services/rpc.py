@@ -20,7 +20,7 @@ async def rpc(node: Node, target: Atom, module: str, function: str, args: list[A
     outcome, reason = await _ask(node, target, module, function, args, timeout)
     if outcome == "return":
         return reason[0]
-    raise RemoteError(str(outcome), reason[0], reason[1] if len(reason) > 1 else None)
+    raise _failed(target, module, function, args, outcome, *reason)
 
 
 async def _local(node: Node, module: str, function: str, args: list[Any], timeout: float | None) -> Any:
@@ -31,7 +31,36 @@ async def _local(node: Node, module: str, function: str, args: list[Any], timeou
         if isinstance(error, TimeoutError) and limit.expired():
             raise _late(node.name, module, function, timeout) from None
         kind, reason, *stack = outcome_of(error)
-        raise RemoteError(str(kind), reason, stack[0] if stack else None) from error
+        raise _failed(node.name, module, function, args, kind, reason, *stack) from error
+
+
+def _failed(
+    target: Atom, module: str, function: str, args: list[Any], kind: Any, reason: Any, stack: Any = None, *_: Any
+) -> RemoteError:
+    """The error with a text that says what was called where; a peer may send anything as reason and stack."""
+    match reason:
+        case "undef" if kind == "error" and _is_of(stack, module, function):
+            text = (
+                f"{target} has no {module}:{function}/{len(args)} to call; a Python node runs only what it exports "
+                "(node.export)"
+            )
+        case (Atom("exception"), str(name) | bytes(name), str(said) | bytes(said)):
+            text = f"{module}:{function} on {target} raised {_text(name)}: {_text(said)}"
+        case _:
+            text = f"{module}:{function} on {target} ended with {kind} {reason!r:.500}"
+    return RemoteError(str(kind), reason, stack, text)
+
+
+def _is_of(stack: Any, module: str, function: str) -> bool:
+    """Whether the called function itself is missing, and not one that it called."""
+    match stack:
+        case [(where, name, *_), *_]:
+            return bool(where == module and name == function)
+    return False
+
+
+def _text(term: str | bytes) -> str:
+    return term.decode("utf-8", "replace") if isinstance(term, bytes) else term
 
 
 def _late(target: Atom, module: str, function: str, timeout: float | None) -> CallTimeout:
