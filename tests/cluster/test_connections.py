@@ -28,6 +28,9 @@ def test_nodes_connect_ping_disconnect(tmp_path: Path) -> None:
         assert alice.nodes() == []
         assert await alice.ping(bob.name), "a disconnected node can be reached again"
         assert not await alice.ping("nobody@127.0.0.1")
+        for address in ("127.0.0.1:9100", ("127.0.0.1", "9100"), ("127.0.0.1", 0)):
+            with pytest.raises(ConfigError, match="is a pair of host and port such as"):
+                await alice.connect("nobody@127.0.0.1", address)  # type: ignore[arg-type]
 
     run(story, tmp_path)
 

@@ -85,7 +85,9 @@ class Discovery:
         self._files = EndpointFiles(Path(directory)) if directory is not None else None
         self._services = services
         self._resolve = resolve if resolve is not None else resolve_host
-        self._static = {validate_node_name(name): _checked(name, entry) for name, entry in (static or {}).items()}
+        self._static = {
+            validate_node_name(name): checked_address(name, entry) for name, entry in (static or {}).items()
+        }
 
     async def lookup(self, name: str) -> list[Address]:
         """The addresses to dial for a node, best first; never empty.
@@ -160,7 +162,7 @@ class Discovery:
             found = self._backend(node)
             if inspect.isawaitable(found):
                 found = await asyncio.wait_for(found, RESOLVE_TIMEOUT)
-            return [_checked(node, entry) for entry in found or ()] or "does not know it"
+            return [checked_address(node, entry) for entry in found or ()] or "does not know it"
         except TimeoutError:
             return f"gave no answer within {RESOLVE_TIMEOUT:g} s"
         except Exception as error:  # the user's code; a dial must end with an error that says so, not with a crash
@@ -202,11 +204,12 @@ def _is_ip(host: str) -> bool:
     return False
 
 
-def _checked(name: str, entry: object) -> Address:
+def checked_address(name: str, entry: object) -> Address:
+    """``entry`` if it is a host and a port, else ConfigError."""
     match entry:
         case (str(host), int(port)) if host and 0 < port < 65536:
             return host, port
     raise ConfigError(f"the address of {name} is a pair of host and port such as ('10.0.0.2', 9100), not {entry!r:.60}")
 
 
-__all__ = ["DEFAULT_PORT", "Address", "Answer", "Backend", "Discovery"]
+__all__ = ["DEFAULT_PORT", "Address", "Answer", "Backend", "Discovery", "checked_address"]

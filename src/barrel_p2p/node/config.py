@@ -109,8 +109,12 @@ def check_options(given: Mapping[str, Given]) -> Options:
     try:
         return Options.of({name: entry.value for name, entry in given.items() if name in known})
     except ConfigError as error:
-        place = given.get(error.option or "")
-        raise ConfigError(f"{place.source}: {error}" if place is not None else str(error), error.option) from None
+        option = error.option or ""
+        place = given.get(option)
+        text = str(error)
+        if place is not None:
+            text = f"{place.source}: {text.removeprefix(f'{option} ').removeprefix(f'{option}: ')}"
+        raise ConfigError(text, error.option) from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

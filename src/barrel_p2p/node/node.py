@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from barrel_p2p.disk.keys import NodeKeys
 from barrel_p2p.errors import BarrelError, ConfigError
+from barrel_p2p.net.discovery import checked_address
 from barrel_p2p.node.exports import Exports
 from barrel_p2p.node.gossip import Gossip
 from barrel_p2p.node.instruments import MIGRATE
@@ -174,12 +175,13 @@ class Node:
             AuthError: The peer is not who it should be, or does not accept us; ``reason`` says why.
             HandshakeError: Wrong cookie, missing capability, or the name is taken.
             NotConnected: The node was not found or does not answer.
+            ConfigError: ``name`` or ``address`` can't be used.
         """
         peer = validate_node_name(name)
         if peer == self.name:
             return
         if address is not None:
-            self._parts.addresses[peer] = address
+            self._parts.addresses[peer] = checked_address(peer, address)
         await self._routes.connect(peer)
 
     def disconnect(self, name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -185,7 +185,7 @@ class Options:
         require(
             isinstance(self.cookie, str) and 0 < len(self.cookie) <= 255,
             "cookie",
-            "cookie must be a text of 1 to 255 characters",
+            "cookie must be a text of 1 to 255 characters",  # it is a secret, so its value is not shown
         )
         require(
             not (self.cookie_only_nodes and self.cookie == DEFAULT_COOKIE),
@@ -229,6 +229,17 @@ class Options:
             "send_high_water",
             f"send_high_water ({self.send_high_water}) must be below send_hard_limit ({self.send_hard_limit})",
         )
+        for name in ("contact_nodes", "cookie_only_nodes"):  # of a text alone each letter would be taken for a node
+            value = getattr(self, name)
+            require(
+                isinstance(value, Sequence) and not isinstance(value, (str, bytes)),
+                name,
+                f"{name} must be a list of texts, not {value!r}",
+            )
+        for name in ("discover", "on_address", "on_output"):
+            value = getattr(self, name)
+            require(value is None or callable(value), name, f"{name} must be a function, not {value!r}")
+        require(isinstance(self.peers, Mapping), "peers", f"peers must be addresses by node name, not {self.peers!r}")
         for name, address in self.peers.items():
             require(
                 isinstance(address, tuple)
