@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -33,17 +35,29 @@ def test_the_chat_tutorial_quotes_the_example() -> None:
     assert quoted and all(code in program for code in quoted)
 
 
+def interruptible() -> None:
+    """A test run in the background ignores Ctrl-C, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(directory: Path, name: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-u", name], cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-u", name],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=interruptible,
     )
 
 
-def test_first_cluster(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_first_cluster(tmp_path: Path, end: signal.Signals) -> None:
     programs = {code.splitlines()[0][2:]: code for code in blocks("first-cluster.md", "python")}
     for name, code in programs.items():
         (tmp_path / name).write_text(code)
-    promised, farewell = blocks("first-cluster.md", "text")
+    promised, *farewells = blocks("first-cluster.md", "text")
+    farewell = farewells[end == signal.SIGKILL]
 
     bob = start(tmp_path, "bob.py")
     assert bob.stdout is not None and "listens" in bob.stdout.readline()
@@ -52,7 +66,7 @@ def test_first_cluster(tmp_path: Path) -> None:
         assert alice.stdout is not None
         printed = "".join(alice.stdout.readline() for _ in promised.splitlines())
         assert printed == promised
-        bob.send_signal(signal.SIGKILL)
+        bob.send_signal(end)
         assert alice.stdout.readline() == farewell
         assert alice.wait(20) == 0
     finally:

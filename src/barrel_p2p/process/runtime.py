@@ -486,9 +486,14 @@ class Block:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         process = self.process
         task, exiting = process.task, process.status == EXITING
-        reason = NORMAL if error is None else reason_of(error)
         if exiting:
             reason = process.exit_reason
+        elif error is None:
+            reason = NORMAL
+        elif isinstance(error, asyncio.CancelledError):  # by Ctrl-C or a task group: the program ends, in order
+            reason = SHUTDOWN
+        else:
+            reason = reason_of(error)
         self._runtime.finish(process, reason)
         if self._token is not None:
             current.reset(self._token)
