@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,21 @@ def barrel_cluster(tmp_path: Path) -> Callable[..., Any]:
         directory = tmp_path / f"barrel_p2p-{count}"
 
         async def main() -> Any:
-            async with asyncio.timeout(limit), LocalCluster(size, directory=directory, **options) as cluster:
-                return await story(cluster)
+            async with LocalCluster(size, directory=directory, **options) as cluster:
+                told = story(cluster)
+                if not isawaitable(told):
+                    raise TypeError(f"the story must be an async def, not {story!r}")
+                return await told
 
-        return asyncio.run(main())
+        async def within_the_limit() -> Any:
+            try:
+                async with asyncio.timeout(limit) as timer:
+                    return await main()
+            except TimeoutError:
+                if timer.expired():
+                    raise TimeoutError(f"the story took longer than its limit of {limit:g} s") from None
+                raise
+
+        return asyncio.run(within_the_limit())
 
     return run
