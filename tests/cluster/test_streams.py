@@ -203,6 +203,25 @@ def test_tags_that_can_not_be(tmp_path: Path, tag: str | bytes) -> None:
     run(story, tmp_path)
 
 
+def test_acceptors_and_tags_of_the_wrong_type(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice, bob = await two(cluster)
+        for tag, acceptor in (("tag", 5), (5, echo)):
+            with pytest.raises(TypeError, match="not 5"):
+                bob.streams.register_acceptor(tag, acceptor)  # type: ignore[arg-type]
+
+        def plain(stream: Stream) -> None:
+            pass
+
+        bob.streams.register_acceptor("plain", plain)  # type: ignore[arg-type]
+        stream = await alice.streams.open("plain", BOB)
+        with pytest.raises(StreamReset):
+            await stream.read()
+
+    run(story, tmp_path)
+    assert "an acceptor of streams must be an async def, which <function" in caplog.text
+
+
 def test_a_tag_of_255_bytes_is_the_longest(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         alice, bob = await two(cluster)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final
 
 from barrel_p2p.errors import BadTag, Exit, NameTaken, NotSupported, StreamLost, StreamReset
@@ -99,6 +100,7 @@ class Streams:
         Raises:
             BadTag: The tag is empty, too long or reserved.
             NameTaken: The tag has an acceptor.
+            TypeError: The tag is no text or bytes, the acceptor neither an async function nor a pid.
         """
         key = _tag(tag)
         if key in self._acceptors:
@@ -200,7 +202,10 @@ class Streams:
 
 async def _serve(handler: Handler, stream: Stream) -> None:
     try:
-        await handler(stream)
+        handled = handler(stream)
+        if not isawaitable(handled):
+            raise TypeError(f"an acceptor of streams must be an async def, which {handler!r} is not")
+        await handled
     except (StreamReset, StreamLost) as error:  # the peer's doing, no fault of the handler
         log.info("the stream %r of %s ended early: %s", stream.tag, stream.peer, error, extra={"peer": stream.peer})
         raise Exit((_SHUTDOWN, _STREAM)) from None
@@ -216,6 +221,8 @@ def _quic(channel: Channel) -> Connection:
 
 
 def _tag(tag: str | bytes) -> bytes:
+    if not isinstance(tag, (str, bytes, bytearray, memoryview)):  # bytes(5) would be five zeros
+        raise TypeError(f"a tag is a text or bytes, not {tag!r}")
     key = tag.encode() if isinstance(tag, str) else bytes(tag)
     if not 1 <= len(key) <= 255:
         raise BadTag(f"a tag has 1 to 255 bytes, not {len(key)}")
