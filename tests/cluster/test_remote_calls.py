@@ -11,6 +11,7 @@ from barrel_p2p import (
     CallTimeout,
     NodeDown,
     RemoteError,
+    call,
     process_flag,
     receive,
     spawn,
@@ -50,6 +51,10 @@ def test_rpc_returns_results_and_raises_what_happened(tmp_path: Path) -> None:
             await alice.rpc(bob.name, "member", "sleep_for", [5], timeout=0.1)
         with pytest.raises(NodeDown):
             await alice.rpc("ghost@127.0.0.1", "member", "nodes", [])
+        with pytest.raises(
+            NodeDown, match=r"ghost@127.0.0.1 is not reachable.*connect\('ghost@127.0.0.1'\)` tells why"
+        ):
+            await call(("member", "ghost@127.0.0.1"), "hello")
         assert not alice.runtime.watching
 
     run(story, tmp_path)

@@ -201,7 +201,10 @@ def _failure(reason: Any, to: Any, target: Any, location: Any) -> ExitReason:
         if reason == NOCONNECTION:
             node = target.node if isinstance(target, Pid) else target[1]
             down = (Atom("nodedown"), node)
-            return NodeDown(down, f"{node} is not reachable, or was lost during the call", call=location)
+            text = (
+                f"{node} is not reachable, or was lost during the call; `await node.connect({str(node)!r})` tells why"
+            )
+            return NodeDown(down, text, call=location)
     return CallError(reason, f"{to!r} ended before it answered: {reason!r}", call=location)
 
 
