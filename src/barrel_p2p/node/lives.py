@@ -151,7 +151,7 @@ class Lives:
     def _bury(self, dead: list[Atom]) -> None:
         for node in dead:
             del self._alive[node]
-            log.info("%s is dead: its lease has ended", node, extra={"peer": node})
+            log.info("%s counts as dead: it has stopped, or its lease has ended", node, extra={"peer": node})
             self._tell(NodeDead(node))
 
     def _tell(self, event: NodeAlive | NodeDead) -> None:
