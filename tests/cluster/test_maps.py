@@ -244,6 +244,11 @@ def test_errors_come_before_any_change(tmp_path: Path) -> None:
                 alice.maps.open(name)  # type: ignore[arg-type]
         with pytest.raises(ConfigError):
             alice.maps.open("n", tombstone_ttl_ms=0)
+        with pytest.raises(ConfigError, match="validator must be a function of a value, not 5"):
+            alice.maps.open("n", validator=5)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="persist must be True or False, not 'no'"):
+            alice.maps.open("n", persist="no")  # type: ignore[arg-type]
+        assert "n" not in alice.maps.names()
 
     run(story, tmp_path)
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from barrel_p2p.errors import ConfigError
 from barrel_p2p.net.discovery import Address, Backend
@@ -31,6 +31,8 @@ class Way:
     address: Address
     socket: socket.socket | None = None
 
+
+MIN_MESSAGE: Final = 65_536  # a guess: many times what the overlay says at once
 
 OnAddress = Callable[[str, Address], Address | Way | Awaitable[Address | Way]]
 
@@ -126,7 +128,7 @@ class Options:
     """After messages came, look for more for this long before the event loop sleeps: being woken takes longer than an
     answer of a near peer (measured). A node that waits in vain soon leaves off; 0 for never, as ``erl +sbwt none``."""
     max_message: int = 128 << 20
-    """Largest message, in encoded bytes, that is sent or accepted (a guess)."""
+    """Largest message, in encoded bytes, that is sent or accepted (a guess); at least 64 KiB."""
     max_unauthenticated: int = 64
     """Inbound connections that have not yet authenticated; more are refused (a guess)."""
     none_atom: Literal["undefined", "nil"] = "undefined"
@@ -219,6 +221,11 @@ class Options:
         ):
             value = getattr(self, name)
             require(isinstance(value, int) and value > 0, name, f"{name} must be a whole number above 0, not {value!r}")
+        require(
+            self.max_message >= MIN_MESSAGE,
+            "max_message",
+            f"max_message must be at least {MIN_MESSAGE}, not {self.max_message}: the node's own messages have to fit",
+        )
         require(
             isinstance(self.busy_wait_us, int) and 0 <= self.busy_wait_us <= 1_000,
             "busy_wait_us",

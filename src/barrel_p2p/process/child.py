@@ -46,6 +46,10 @@ class ChildSpec:
         function, args = self.start if isinstance(self.start, tuple) and len(self.start) == 2 else (self.start, ())
         if not callable(function):
             raise ConfigError(f"child {self.id!r}: {function!r} can't be started: give a class or an async function")
+        if inspect.isclass(function) and not hasattr(function, "start_link"):
+            raise ConfigError(
+                f"child {self.id!r}: {function!r} has no start_link: give a GenServer or Supervisor class"
+            )
         if not isinstance(args, (tuple, list)):
             raise ConfigError(f"child {self.id!r}: the arguments of its start must be a tuple, not {args!r}")
         object.__setattr__(self, "start", (function, tuple(args)))

@@ -41,6 +41,11 @@ class _Options:
     max_value_bytes: int
 
     def __post_init__(self) -> None:
+        if self.validator is not None and not callable(self.validator):  # else each write would be refused later
+            raise ConfigError(f"validator must be a function of a value, not {self.validator!r}", "validator")
+        for name in ("persist", "prune_on_peer_down"):
+            if getattr(self, name).__class__ is not bool:
+                raise ConfigError(f"{name} must be True or False, not {getattr(self, name)!r}", name)
         for name in ("tombstone_ttl_ms", "max_entries", "max_value_bytes"):
             value = getattr(self, name)
             if value.__class__ is not int or value <= 0:

@@ -179,6 +179,7 @@ def test_the_options_of_the_membership_have_its_own_defaults() -> None:
         ({"contact_nodes": "seed@10.0.0.1"}, "contact_nodes must be a list of texts, not 'seed@10.0.0.1'"),
         ({"cookie": "x", "cookie_only_nodes": "a@b"}, "cookie_only_nodes must be a list of texts, not 'a@b'"),
         ({"peers": [("bob@b", ("b", 1))]}, "peers must be addresses by node name, not "),
+        ({"max_message": 10}, "max_message must be at least 65536, not 10"),
         ({"discover": 5}, "discover must be a function, not 5"),
         ({"on_output": "print"}, "on_output must be a function, not 'print'"),
     ],

@@ -310,6 +310,7 @@ def test_the_parent_of_a_supervisor_takes_it_along() -> None:
     "wrong",
     [
         lambda: ChildSpec("x", 17),
+        lambda: ChildSpec("x", dict),
         lambda: ChildSpec("x", Worker, restart="sometimes"),
         lambda: ChildSpec("x", Worker, shutdown="softly"),
         lambda: ChildSpec("x", Worker, type="boss"),
