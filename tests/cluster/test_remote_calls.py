@@ -42,7 +42,9 @@ def test_rpc_returns_results_and_raises_what_happened(tmp_path: Path) -> None:
             with pytest.raises(RemoteError) as error:
                 await alice.rpc(bob.name, *what)
             assert error.value.reason == "undef"
-            missing = f"{bob.name} has no {what[0]}:{what[1]}/{len(what[2])} to call; a Python node runs only what"
+            missing = (
+                f"{bob.name} has no {what[0]}:{what[1]}/{len(what[2])} to call (undef); a Python node runs only what"
+            )
             assert str(error.value).startswith(missing)
 
         with pytest.raises(TypeError, match=r"args must be a list or tuple of the arguments, not 'x': \['x'\] for one"):

@@ -41,8 +41,8 @@ def _failed(
     match reason:
         case "undef" if kind == "error" and _is_of(stack, module, function):
             text = (
-                f"{target} has no {module}:{function}/{len(args)} to call; a Python node runs only what it exports "
-                "(node.export)"
+                f"{target} has no {module}:{function}/{len(args)} to call (undef); a Python node runs only what "
+                "it exports (node.export)"
             )
         case (Atom("exception"), str(name) | bytes(name), str(said) | bytes(said)):
             text = f"{module}:{function} on {target} raised {_text(name)}: {_text(said)}"
