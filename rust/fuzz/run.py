@@ -28,7 +28,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 VECTORS = HERE.parents[1] / "tests/vectors"
-TARGETS = ("term", "frames", "fragments", "atoms")
+TARGETS = ("term", "frames", "fragments", "atoms", "preamble")
 # What clang's -fsanitize=fuzzer asks of the compiler; rustc's LLVM does it too. The code is safe Rust, so that no
 # sanitizer of memory is missed.
 COVERAGE = "-Cpasses=sancov-module -Ccodegen-units=1 --cfg=fuzzing " + " ".join(
@@ -36,7 +36,7 @@ COVERAGE = "-Cpasses=sancov-module -Ccodegen-units=1 --cfg=fuzzing " + " ".join(
     for what in ("level=4", "inline-8bit-counters", "pc-table", "trace-compares")
 )
 # Some ten seconds of each target.
-QUICK = {"term": 1_000_000, "frames": 250_000, "fragments": 40_000, "atoms": 400_000}
+QUICK = {"term": 1_000_000, "frames": 250_000, "fragments": 40_000, "atoms": 400_000, "preamble": 400_000}
 LIMITS = ("-max_len=8192", "-timeout=10", "-rss_limit_mb=1024", "-print_final_stats=1")
 
 
@@ -144,6 +144,9 @@ def seeds(target: str) -> Iterator[bytes]:
             yield b"\2\x88\0\1\2ok\2\1x\2\0\0\1\2"
             yield b"\1\x18\7\4\0" + b"a" * 1024
             yield b"\3\2ok\3a@b\2ok" * 20
+        case "preamble":
+            for stream in (b"\4echoabc", b"\0\4echo", b"\377" + b"x" * 300, b"\4ech"):
+                yield b"\7" + stream
 
 
 def real_terms() -> set[bytes]:

@@ -8,4 +8,6 @@ pub mod etf;
 pub mod frame;
 pub mod input;
 pub mod memory;
+#[path = "../../src/quic/preamble.rs"]
+pub mod preamble;
 mod same_keys;

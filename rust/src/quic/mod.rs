@@ -13,6 +13,7 @@ pub mod core;
 pub mod gate;
 pub mod meter;
 pub mod options;
+pub mod preamble;
 pub mod reason;
 pub mod socket;
 pub mod stream_id;

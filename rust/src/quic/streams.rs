@@ -1,7 +1,7 @@
 //! The user streams of one connection: tagged byte streams beside the distribution.
 //!
-//! A stream begins with a preamble, one byte of length and the tag (1 to 255 bytes); then both directions carry bytes
-//! of the application. Nothing is pushed upwards but the news that there is something: bytes wait in QUIC until they
+//! A stream begins with a preamble that holds its tag (`preamble.rs`); then both directions carry bytes of the
+//! application. Nothing is pushed upwards but the news that there is something: bytes wait in QUIC until they
 //! are asked for, so a slow reader stalls its writer by flow control, and nobody else.
 //!
 //! Writers queue here and get turns, one quantum each, while their share of the send window has room. Messages have a
@@ -13,6 +13,7 @@
 
 use super::meter::Meter;
 use super::options::{varint, Options};
+use super::preamble::Preamble;
 use super::stream_id::{is_user, stream_id};
 use super::Event;
 use bytes::{Buf, Bytes};
@@ -109,8 +110,7 @@ struct Receiving {
 
 #[derive(Default)]
 enum ReceivePhase {
-    /// The bytes of the preamble so far.
-    Preamble(Vec<u8>),
+    Preamble(Preamble),
     #[default]
     Open,
     Done,
@@ -300,7 +300,7 @@ impl UserStreams {
             return; // it has ended; or it was opened by the number of a later one, and nothing came on it yet
         }
         let mut state = UserStream::default();
-        state.receiving.phase = ReceivePhase::Preamble(Vec::new());
+        state.receiving.phase = ReceivePhase::Preamble(Preamble::default());
         self.add(quic, stream, state, options);
         self.read_preamble(quic, stream, events);
         let unfinished = self
@@ -494,37 +494,34 @@ impl UserStreams {
         let Some(known) = self.streams.get_mut(&stream) else {
             return;
         };
-        let ReceivePhase::Preamble(bytes) = &mut known.receiving.phase else {
+        let ReceivePhase::Preamble(preamble) = &mut known.receiving.phase else {
             return;
         };
         let mut receive = quic.recv_stream(stream_id(stream));
         let Ok(mut chunks) = receive.read(true) else {
             return self.give_up(quic, stream);
         };
-        let complete = loop {
-            let missing = match bytes.first() {
-                None => 1,
-                Some(length) => 1 + usize::from(*length) - bytes.len(),
+        let ended = loop {
+            match chunks.next(preamble.missing()) {
+                // All of it is taken: no more was asked for.
+                Ok(Some(chunk)) => preamble.feed(&chunk.bytes),
+                Ok(None) | Err(ReadError::Reset(_)) => break true,
+                Err(ReadError::Blocked) => break false,
             };
-            if missing == 0 {
-                break Some(true);
-            }
-            match chunks.next(missing) {
-                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk.bytes),
-                Ok(None) | Err(ReadError::Reset(_)) => break None,
-                Err(ReadError::Blocked) => break Some(false),
+            if preamble.missing() == 0 {
+                break false;
             }
         };
         let _ = chunks.finalize();
-        match complete {
-            Some(false) => {}
-            None => self.give_up(quic, stream),
-            Some(true) if bytes.len() == 1 => {
+        match preamble.tag() {
+            None if ended => self.give_up(quic, stream),
+            None => {}
+            Some([]) => {
                 self.unpark(stream);
                 self.refuse(quic, stream);
             }
-            Some(true) => {
-                let tag = bytes.split_off(1);
+            Some(tag) => {
+                let tag = tag.to_vec();
                 known.receiving.phase = ReceivePhase::Open;
                 self.unpark(stream);
                 let id = self.id;
