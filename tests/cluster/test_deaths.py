@@ -28,6 +28,7 @@ from barrel_p2p import (
     spawn,
     unlink,
 )
+from barrel_p2p.proto.control import Op
 from harness.cluster import Cluster, run
 
 pytestmark = pytest.mark.usefixtures("carrier")
@@ -43,6 +44,29 @@ async def nothing_more(seconds: float = 0.3) -> None:
 
 async def watched(alice: Node, member: Atom, seconds: float = 60.0) -> Pid:
     return await spawn("member:loop_worker", seconds, node=member)
+
+
+def test_a_channel_that_is_closed_for_a_bug_of_ours_is_lost_like_any_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice = await cluster.node("alice")
+        bob = await cluster.member("bob")
+
+        def bug(*_: object) -> None:
+            raise RuntimeError("a bug")
+
+        pids = [await watched(alice, bob.name) for _ in range(2)]
+        refs = {monitor(pid) for pid in pids}
+        alice._dispatch._handlers[Op.PAYLOAD_MONITOR_P_EXIT] = bug
+        exit(pids[0], Atom("news that meets the bug"))
+        down = [await receive(timeout=5) for _ in pids]
+        assert {message[1] for message in down} == refs and {message[4] for message in down} == {NOCONNECTION}
+        assert bob.name not in alice.nodes()
+        assert await alice.ping(bob.name), "the next connection is made as usual"
+
+    run(story, tmp_path)
+    assert "a bug" in caplog.text
 
 
 def test_a_process_that_ends_is_told_with_its_reason(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from barrel_p2p.errors import ConfigError
 from barrel_p2p.net.busy_wait import BusyWait
-from barrel_p2p.net.connection import Connection
+from barrel_p2p.net.connection import CloseReason, Connection
 from barrel_p2p.term.codec import Codec
 
 
@@ -30,12 +30,17 @@ class Transport:
         return self._exact_codec if exact_empty_str else self._codec
 
     def guard(self, connection: Connection, callback: Callable[..., None], *args: Any) -> None:
-        """A bug in a handler costs its connection, not the transport."""
+        """A bug in a handler costs its connection, not the transport. The handler hears of the end, so that nobody goes
+        on counting on the connection.
+        """
         try:
             callback(*args)
         except Exception:
             self._log.exception("internal error while handling %r; the connection is closed", connection)
-            connection.close(0, "internal error")
+            if not connection.closed:
+                connection.close(0, "internal error")
+                if connection.handler is not None:
+                    self.guard(connection, connection.handler.closed, CloseReason("local", 0, "internal error"))
 
 
 def listen_ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -275,6 +275,7 @@ def test_a_handler_that_raises_costs_its_connection_only(caplog: pytest.LogCaptu
             bad_end.start()
             bad.connection.send(CONTROL, 1)
             assert (await bad.end()).text == "internal error"
+            assert bad_end.reason == CloseReason("local", 0, "internal error"), "it would count on the connection"
             good.connection.send(CONTROL, 2)
             await good_end.until(lambda: good_end.received)
 
