@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from barrel_p2p.shown import shown
+
 
 class BarrelError(Exception):
     """Base class of all errors raised by barrel_p2p."""
@@ -110,7 +112,7 @@ class ExitReason(BarrelError):
     """A process ended, or ends when this is raised inside it: ``reason`` is the Erlang exit reason."""
 
     def __init__(self, reason: Any, message: str | None = None) -> None:
-        super().__init__(message if message is not None else f"exit: {reason!r}")
+        super().__init__(message if message is not None else f"exit: {shown(reason)}")
         self.reason = reason
 
     @property
@@ -237,7 +239,7 @@ class RemoteError(BarrelError):
     """A remote function raised: ``kind`` is error, exit or throw, ``reason`` the term, ``stack`` what came with it."""
 
     def __init__(self, kind: str, reason: Any, stack: Any = None, message: str | None = None) -> None:
-        super().__init__(message if message is not None else f"{kind}: {reason!r}")
+        super().__init__(message if message is not None else f"{kind}: {shown(reason)}")
         self.kind = kind
         self.reason = reason
         self.stack = stack

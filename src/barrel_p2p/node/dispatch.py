@@ -18,6 +18,7 @@ from barrel_p2p.node.propagation import Propagation
 from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto.control import Op, check
+from barrel_p2p.shown import Shown, shown
 from barrel_p2p.term.types import Atom, ImproperList, Pid, Reference
 
 log = logging.getLogger("barrel_p2p.dispatch")
@@ -114,7 +115,7 @@ class Dispatch:
                 else:
                     handler(channel, control, message)
             except ProtocolError as error:
-                channel.break_off(f"{control!r:.200}: {error}")
+                channel.break_off(f"{shown(control)}: {error}")
                 return
 
     def _skip(self, channel: Channel, op: int) -> None:
@@ -143,10 +144,10 @@ class Dispatch:
                 receiver(channel, message)
             except Exception:  # a bug of ours costs one message, not the channel
                 log.exception(
-                    "internal error: %s's message to %s: %.200r",
+                    "internal error: %s's message to %s: %s",
                     channel.name,
                     name,
-                    message,
+                    Shown(message),
                     extra={"peer": channel.name},
                 )
             return

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from barrel_p2p.errors import BarrelError
 from barrel_p2p.node.routes import Routes
 from barrel_p2p.process.runtime import Runtime
+from barrel_p2p.shown import Shown
 from barrel_p2p.term.types import Atom
 
 log = logging.getLogger("barrel_p2p.node")
@@ -53,7 +54,7 @@ class Driver:
                     try:
                         self._perform(order)
                     except Exception:  # the others have to be performed all the same
-                        log.exception("internal error: %.200r failed", order)
+                        log.exception("internal error: %s failed", Shown(order))
         finally:
             self._busy = False
 

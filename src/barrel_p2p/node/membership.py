@@ -29,6 +29,7 @@ from barrel_p2p.proto.flags import Flags
 from barrel_p2p.proto.hyparview import HyParView
 from barrel_p2p.proto.hyparview_config import HyParViewConfig
 from barrel_p2p.proto.hyparview_wire import PROCESS, HyParViewWire
+from barrel_p2p.shown import Shown
 from barrel_p2p.term.types import Atom
 
 log = logging.getLogger("barrel_p2p.membership")
@@ -154,7 +155,7 @@ class Membership(Driver):
         peer = channel.name
         message = self._wire.decode(term, peer)
         if message is None:
-            log.debug("a malformed message of %s was dropped: %.200r", peer, term, extra={"peer": peer})
+            log.debug("a malformed message of %s was dropped: %s", peer, Shown(term), extra={"peer": peer})
             return
         if peer in self._strangers:  # it has a membership after all
             del self._strangers[peer]

@@ -30,6 +30,7 @@ from barrel_p2p.process.call import call, reply
 from barrel_p2p.process.gen_server import NOREPLY, GenServer
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto.flags import Flags
+from barrel_p2p.shown import shown
 from barrel_p2p.term.types import Atom, Pid
 
 log = logging.getLogger("barrel_p2p.paths")
@@ -184,7 +185,7 @@ class Paths:
                 message = text if isinstance(text, str) else f"{peer} did not move"
                 raise _ERRORS.get(word, MigrationError)(message)
             case _:
-                raise MigrationError(f"{peer} gave no sensible answer: {answer!r:.100}")
+                raise MigrationError(f"{peer} gave no sensible answer: {shown(answer, 100)}")
 
     def channel(self, peer: Atom) -> Channel | None:
         return self._up(peer)

@@ -38,6 +38,7 @@ from barrel_p2p.process.process import Process
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.process.signals import Monitor
 from barrel_p2p.proto.control import SPAWN_FLAG_LINK, SPAWN_FLAG_MONITOR, Op
+from barrel_p2p.shown import Shown, printable
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom, Pid, Reference
 
@@ -176,10 +177,11 @@ class Spawner:
         _, ref, owner, leader, (module, function, arity), options, *token = control
         if owner.node != channel.name:
             raise ProtocolError(f"{channel.name} asks to spawn in the name of {owner}, which is not its process")
-        if not (isinstance(message, list) and len(message) == arity):
+        wanted = next((o[1] for o in options if isinstance(o, tuple) and len(o) == 2 and o[0] == "name"), None)
+        name = wanted if isinstance(wanted, Atom) else None
+        if not (isinstance(message, list) and len(message) == arity) or name is not wanted:
             self._refuse(channel, ref, owner, Atom("badarg"))
             return
-        name = next((str(o[1]) for o in options if isinstance(o, tuple) and len(o) == 2 and o[0] == "name"), None)
         arguments = (channel.name, str(module), str(function), message)
         try:
             with self._propagation.entered(token[0] if token else None):
@@ -212,9 +214,8 @@ class Spawner:
         try:
             await self._exports.apply(module, function, args)
         except Undefined as undefined:
-            log.info(
-                "%s asked for %s:%s/%d, which is not exported", node, module, function, len(args), extra={"peer": node}
-            )
+            called = printable(f"{module}:{function}/{len(args)}")
+            log.info("%s asked for %s, which is not exported", node, called, extra={"peer": node})
             raise Exit(undefined.reason) from None
 
     async def _run_erpc(self, node: Atom, args: list[Any]) -> None:
@@ -223,9 +224,8 @@ class Spawner:
         module, function, arguments = args[-3:]
         outcome = await execute(self._exports, module, function, arguments)
         if outcome[0] != RETURN:
-            log.info(
-                "%s called %s:%s, which ended with %.500r", node, module, function, outcome[1], extra={"peer": node}
-            )
+            called = Shown((module, function))
+            log.info("%s called %s, which ended with %s", node, called, Shown(outcome[1]), extra={"peer": node})
         if ref is None:
             return
         try:

@@ -20,6 +20,7 @@ from typing import Any, Final
 from barrel_p2p.process.api import process_flag, receive, send
 from barrel_p2p.process.current import current_process
 from barrel_p2p.process.io import IO_LIB, IO_REPLY, IO_REQUEST
+from barrel_p2p.shown import shown
 from barrel_p2p.term import io_lib
 from barrel_p2p.term.types import Atom, Pid
 
@@ -118,7 +119,7 @@ def _text(args: list[Any], limit: int) -> str:
     latin1 = True
     if len(args) in (2, 4):
         if args[0] not in _ENCODINGS:
-            raise ValueError(f"there is no encoding {args[0]!r:.100}")
+            raise ValueError(f"there is no encoding {shown(args[0], 100)}")
         latin1 = args[0] == "latin1"
         args = args[1:]
     if len(args) == 1:

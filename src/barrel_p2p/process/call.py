@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..errors import CallError, CallTimeout, ExitReason, NodeDown, NoProc
+from ..shown import shown
 from ..term.types import Atom, ImproperList, Pid, Reference
 from .current import current, runtime_of
 from .deadlines import EXPIRED
@@ -205,7 +206,7 @@ def _failure(reason: Any, to: Any, target: Any, location: Any) -> ExitReason:
                 f"{node} is not reachable, or was lost during the call; `await node.connect({str(node)!r})` tells why"
             )
             return NodeDown(down, text, call=location)
-    return CallError(reason, f"{to!r} ended before it answered: {reason!r}", call=location)
+    return CallError(reason, f"{to!r} ended before it answered: {shown(reason)}", call=location)
 
 
 def _lost(future: asyncio.Future[Any], reason: Any) -> None:

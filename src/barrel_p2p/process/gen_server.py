@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, ClassVar
 
+from ..shown import Shown, shown
 from ..term.types import Atom, Pid, Reference
 from . import call as _call
 from .server_loop import IGNORE, NOREPLY, Reply, ServerLoop, Stop, start_server
@@ -58,19 +59,19 @@ class GenServer:
             any other process. ``Stop(reason, reply)``: reply, then stop. ``Stop(reason)``: stop; the caller gets
             ``CallError``. ``Reply(value)``: a reply that is itself one of these markers.
         """
-        raise RuntimeError(f"{type(self).__name__} has no handle_call, but was called with {request!r}")
+        raise RuntimeError(f"{type(self).__name__} has no handle_call, but was called with {shown(request)}")
 
     async def handle_cast(self, request: Any) -> Any:
         """Handle a ``cast``. Returns ``None`` (or ``NOREPLY``), or ``Stop(reason)``."""
-        raise RuntimeError(f"{type(self).__name__} has no handle_cast, but was cast {request!r}")
+        raise RuntimeError(f"{type(self).__name__} has no handle_cast, but was cast {shown(request)}")
 
     async def handle_info(self, message: Any) -> Any:
         """Handle any other message: ``DOWN``, trapped ``EXIT``, ``Atom("timeout")``, ... Returns as ``handle_cast``."""
-        logger.error("%s %s got an unexpected message: %.500r", self._title, self._loop.process, message)
+        logger.error("%s %s got an unexpected message: %s", self._title, self._loop.process, Shown(message))
 
     async def handle_continue(self, argument: Any) -> Any:
         """What ``continue_(argument)`` asked for, before any further message. Returns as ``handle_cast``."""
-        raise RuntimeError(f"{type(self).__name__} has no handle_continue, but continues with {argument!r}")
+        raise RuntimeError(f"{type(self).__name__} has no handle_continue, but continues with {shown(argument)}")
 
     async def terminate(self, reason: Any) -> Any:
         """Clean up before the end; what it returns means nothing.

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ..errors import CallError, NodeDown, NoProc
+from ..shown import shown
 from ..term.types import Atom, Pid
 from .api import monitor, receive, self_pid, send
 from .current import current_process
@@ -72,7 +73,7 @@ async def request(request: Any, device: Any = None) -> Any:
     runtime.spawn(_ask, (to, request, answer))
     reply = await answer
     if isinstance(reply, tuple) and len(reply) == 2 and reply[0] == "error":
-        raise CallError(reply[1], f"the I/O server {to} refused: {reply[1]!r}")
+        raise CallError(reply[1], f"the I/O server {to} refused: {shown(reply[1])}")
     return reply
 
 
@@ -98,7 +99,7 @@ def _gone(device: Any, reason: Any) -> CallError:
     if reason == NOCONNECTION:
         node = device.node if isinstance(device, Pid) else device[1]
         return NodeDown((Atom("nodedown"), node), f"{node}, the node of the I/O server, is not reachable")
-    return CallError(Atom("terminated"), f"the I/O server {device} ended before it answered: {reason!r}")
+    return CallError(Atom("terminated"), f"the I/O server {device} ended before it answered: {shown(reason)}")
 
 
 def group_leader(leader: Pid | None = None, pid: Pid | None = None) -> Pid:

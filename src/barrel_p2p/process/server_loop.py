@@ -9,6 +9,7 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import EncodeError, Exit, NameTaken, StartError
+from ..shown import Shown, shown
 from ..term.types import Atom, Pid
 from .api import demonitor, receive
 from .call import GEN_CALL, GEN_CAST, SYSTEM, reply
@@ -238,7 +239,12 @@ class ServerLoop:
         """As OTP, for who reads the log: links tell the reason, but not where it came from."""
         if not _is_orderly(stop.reason):
             logger.error(
-                "%s %s stops in %s(%.500r): %.500r", self.server._title, self.process, callback, about, stop.reason
+                "%s %s stops in %s(%s): %s",
+                self.server._title,
+                self.process,
+                callback,
+                Shown(about),
+                Shown(stop.reason),
             )
 
     def _check(self, callback: str, result: Any) -> None:
@@ -246,7 +252,9 @@ class ServerLoop:
             return
         if type(result) is Stop:
             raise result
-        logger.error("server %s: %s returned %r, only None or Stop mean anything", self.process, callback, result)
+        logger.error(
+            "server %s: %s returned %s, only None or Stop mean anything", self.process, callback, Shown(result)
+        )
         raise Stop((Atom("bad_return_value"), result))
 
     async def _callback(self, callback: str, function: Any, *arguments: Any) -> Any:
@@ -266,11 +274,11 @@ class ServerLoop:
 
     def _log(self, callback: str, about: Any, error: BaseException) -> None:
         logger.error(
-            "%s %s crashed in %s(%.500r): %r",
+            "%s %s crashed in %s(%s): %r",
             self.server._title,
             self.process,
             callback,
-            about,
+            Shown(about),
             error,
             exc_info=error,
         )
@@ -353,7 +361,7 @@ async def start_server(
     if ref is not None:
         demonitor(ref, flush=True)
     why = outcome.reason if outcome.error is None else outcome.error
-    raise StartError(outcome.reason, f"{server._title} did not start: {why!r}") from outcome.error
+    raise StartError(outcome.reason, f"{server._title} did not start: {shown(why)}") from outcome.error
 
 
 def _split_name(name: Any) -> tuple[str | None, ServerName | None]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 from ..errors import CallError, ConfigError, EncodeError, Exit, StartError
+from ..shown import Shown, shown
 from ..term.codec import encode
 from ..term.types import Atom, Pid
 from .api import demonitor, exit, monitor, process_flag, receive, unlink
@@ -315,7 +316,7 @@ class _SupervisorServer(GenServer):
                     await self._ended(child, message[2])
                     break
         else:
-            logger.error("supervisor %s got an unexpected message: %.500r", self._loop.process, message)
+            logger.error("supervisor %s got an unexpected message: %s", self._loop.process, Shown(message))
 
     async def handle_cast(self, request: Any) -> Any:
         if isinstance(request, tuple) and len(request) == 2 and request[0] == TRY_AGAIN:
@@ -326,7 +327,7 @@ class _SupervisorServer(GenServer):
     async def _ended(self, child: Child, reason: Any) -> None:
         child.pid = None
         if not is_orderly(reason):  # the child itself has logged its crash
-            logger.warning("supervisor %s: child %r ended: %.500r", self._loop.process, child.spec.id, reason)
+            logger.warning("supervisor %s: child %r ended: %s", self._loop.process, child.spec.id, Shown(reason))
         if child.wants_restart(reason):
             await self._restart(child)
             return
@@ -361,10 +362,10 @@ class _SupervisorServer(GenServer):
                 await self._start(other)
             except StartError as error:
                 logger.error(
-                    "supervisor %s: child %r could not be restarted: %.500r",
+                    "supervisor %s: child %r could not be restarted: %s",
                     self._loop.process,
                     other.spec.id,
-                    error.reason,
+                    Shown(error.reason),
                 )
                 other.restarting = True
                 process = self._loop.process
@@ -413,10 +414,10 @@ class _SupervisorServer(GenServer):
         expected = ("killed",) if shutdown == "brutal_kill" else ("shutdown", "normal", "noproc")
         if not is_orderly(down[4]) and down[4] not in expected:
             logger.error(
-                "supervisor %s: child %r ended by %.500r when it was to shut down",
+                "supervisor %s: child %r ended by %s when it was to shut down",
                 self._loop.process,
                 child.spec.id,
-                down[4],
+                Shown(down[4]),
             )
 
     @staticmethod
@@ -440,12 +441,12 @@ def _started(answer: Any) -> Pid:
     if answer[0] == OK:
         pid: Pid = answer[1]
         return pid
-    raise StartError(answer[1], f"the child was not started: {answer[1]!r}")
+    raise StartError(answer[1], f"the child was not started: {shown(answer[1])}")
 
 
 def _done(answer: Any) -> None:
     if answer != OK:
-        raise CallError(answer[1], f"the supervisor refused: {answer[1]!r}")
+        raise CallError(answer[1], f"the supervisor refused: {shown(answer[1])}")
 
 
 def _sendable(answer: Any) -> Any:

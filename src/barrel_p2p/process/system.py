@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import CallError, EncodeError
+from ..shown import shown
 from ..term import io_lib
 from ..term.types import Atom
 from .call import SYSTEM, gen_call, reply
@@ -66,7 +67,7 @@ def _ok(answer: Any) -> Any:
     """A state comes as ``{ok, State}``, from OTP 25 as it is; a failure as ``{error, Reason}``."""
     if isinstance(answer, tuple) and len(answer) == 2 and type(answer[0]) is Atom:
         if answer[0] == ERROR:
-            raise CallError(answer[1], f"the server refused: {answer[1]!r}")
+            raise CallError(answer[1], f"the server refused: {shown(answer[1])}")
         if answer[0] == OK:
             return answer[1]
     return answer

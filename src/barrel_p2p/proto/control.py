@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Any
 
 from barrel_p2p.errors import ProtocolError
+from barrel_p2p.shown import shown
 from barrel_p2p.term.types import Atom, Pid, Port, Reference
 
 
@@ -61,6 +62,7 @@ SPAWN_FLAG_LINK = 1
 SPAWN_FLAG_MONITOR = 2
 
 MAX_UNLINK_ID = (1 << 64) - 1
+MAX_OP = 0xFFFF  # far above what there is; an unknown one is remembered, so that it is logged once
 
 _Check = Callable[[Any], bool]
 
@@ -229,8 +231,8 @@ def check(control: Any, *, has_payload: bool) -> Op | None:
     Raises:
         ProtocolError: no control message, or one with a wrong field; the text names the field.
     """
-    if type(control) is not tuple or not control or type(control[0]) is not int:
-        raise ProtocolError(f"a control message is a tuple that starts with an integer, not {control!r:.100}")
+    if type(control) is not tuple or not control or type(control[0]) is not int or not 0 <= control[0] <= MAX_OP:
+        raise ProtocolError(f"a control message is a tuple that starts with an operation, not {shown(control, 100)}")
     shape = _SHAPES.get(control[0])
     if shape is None:
         return None
@@ -242,7 +244,7 @@ def check(control: Any, *, has_payload: bool) -> Op | None:
         raise ProtocolError(f"{op.name} has {len(fields)} fields, not {given}")
     for (field, right), term in zip(fields, control[1:], strict=False):
         if not right(term):
-            raise ProtocolError(f"{op.name}: {term!r:.100} can't be its {field}")
+            raise ProtocolError(f"{op.name}: {shown(term, 100)} can't be its {field}")
     if payload and not has_payload:
         raise ProtocolError(f"{op.name} came without the term that belongs to it")
     if has_payload and not payload:
@@ -251,6 +253,7 @@ def check(control: Any, *, has_payload: bool) -> Op | None:
 
 
 __all__ = [
+    "MAX_OP",
     "MAX_UNLINK_ID",
     "SPAWN_FLAG_LINK",
     "SPAWN_FLAG_MONITOR",

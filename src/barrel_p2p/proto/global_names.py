@@ -55,6 +55,7 @@ from barrel_p2p.proto.global_partitions import Partitions
 from barrel_p2p.proto.global_registrar import WHEREIS_NAME, Change, Registrar
 from barrel_p2p.proto.global_sessions import Sessions
 from barrel_p2p.proto.global_tables import key_of
+from barrel_p2p.shown import shown
 from barrel_p2p.term.types import Atom, Pid
 
 MAX_SYNCS: Final = 1024
@@ -312,7 +313,7 @@ class GlobalNames:
                 self._odd("message", other)
 
     def _odd(self, kind: str, what: Any) -> None:
-        self._core.log("debug", f"global: got an unexpected {kind}: {what!r:.200}")
+        self._core.log("debug", f"global: got an unexpected {kind}: {shown(what)}")
 
 
 __all__ = ["GlobalNames"]

@@ -29,6 +29,7 @@ from barrel_p2p.proto import global_events as event
 from barrel_p2p.proto.flags import Flags
 from barrel_p2p.proto.global_names import GlobalNames
 from barrel_p2p.services.global_resolve import Resolving
+from barrel_p2p.shown import Shown
 from barrel_p2p.term.types import Atom, ImproperList, Reference
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ class Driver:
                 for order in self.machine.handle(self._facts.popleft(), now=self._runtime.loop.time()):
                     self._perform(order)
         except Exception:
-            log.exception("internal error: global lost %.200r", fact)
+            log.exception("internal error: global lost %s", Shown(fact))
         finally:
             self._busy = False
 
@@ -230,7 +231,7 @@ class Driver:
         try:
             self._performers[type(order)](order)
         except BarrelError as error:
-            log.warning("global could not do %.200r: %s", order, error)
+            log.warning("global could not do %s: %s", Shown(order), error)
 
     # --- orders: messages -------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from barrel_p2p.errors import ConfigError, EncodeError
 from barrel_p2p.node.replication import Instance, Replication
 from barrel_p2p.proto.replicated import Applied, Comparable, Replicated
+from barrel_p2p.shown import Shown
 from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom
 
@@ -119,7 +120,7 @@ class _Guarded:
         except Exception as error:
             if not self._told:
                 self._told = True
-                log.exception("%s: merging raised, which is counted from now on: %.200r", self._name, term)
+                log.exception("%s: merging raised, which is counted from now on: %s", self._name, Shown(term))
             return Applied(refused={f"raised {type(error).__name__}": 1})
 
     def snapshot(self, wall_ms: int, *, python: bool) -> Iterator[Any]:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from barrel_p2p.shown import shown
+
 from .types import Atom, BitString, Export, ImproperList
 
 MAX_DEPTH: Final = 200  # levels that are written; each is a frame of Python's stack
@@ -123,7 +125,7 @@ def chars(data: Any, *, latin1: bool = False, limit: int = MAX_TEXT) -> str:
             elif isinstance(item, str) and not isinstance(item, Atom):
                 text.add(item)
             else:
-                raise ValueError(f"{item!r:.100} is no text")
+                raise ValueError(f"{shown(item, 100)} is no text")
     except _Full:
         text.parts.append("...")
     return "".join(text.parts)
@@ -327,7 +329,7 @@ def _numeric(what: str, term: Any, precision: int | None, args: list[Any]) -> st
         return f"{value:.{max(digits - places, 1)}f}"
     if what in "bBxX+#":
         if type(term) is not int:
-            raise ValueError(f"~{what} takes an integer, not {term!r:.100}")
+            raise ValueError(f"~{what} takes an integer, not {shown(term, 100)}")
         base = 10 if precision is None else precision
         prefix = f"{base}#" if what in "+#" else ""
         if what in "xX":
@@ -356,7 +358,7 @@ def _number(text: str | None, args: list[Any]) -> int | None:
         return None
     number = args.pop() if text == "*" else int(text[:9])
     if type(number) is not int:
-        raise ValueError(f"{number!r:.100} is no width")
+        raise ValueError(f"{shown(number, 100)} is no width")
     return number
 
 

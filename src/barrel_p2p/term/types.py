@@ -15,6 +15,8 @@ from collections.abc import Callable
 from struct import Struct, pack, unpack_from
 from typing import TYPE_CHECKING, Any, Final
 
+from barrel_p2p.shown import printable
+
 #: How ``Pid.send`` sends; set by the process layer, which terms must not import.
 send_hook: Callable[[Any, Any], None] | None = None
 
@@ -74,7 +76,7 @@ class Pid:
         return hash(self._etf)
 
     def __repr__(self) -> str:
-        return f"<{self.node}.{self.id}.{self.serial}>"
+        return f"<{printable(self.node)}.{self.id}.{self.serial}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Pid, (self.node, self.id, self.serial, self.creation))
@@ -99,7 +101,7 @@ class Port:
         return hash((self.node, self.id, self.creation, "port"))
 
     def __repr__(self) -> str:
-        return f"#Port<{self.node}.{self.id}>"
+        return f"#Port<{printable(self.node)}.{self.id}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Port, (self.node, self.id, self.creation))
@@ -149,7 +151,7 @@ class Reference:
         return hash(self._etf)
 
     def __repr__(self) -> str:
-        return f"#Ref<{self.node}.{'.'.join(map(str, reversed(self.ids)))}>"
+        return f"#Ref<{printable(self.node)}.{'.'.join(map(str, reversed(self.ids)))}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Reference, (self.node, self.creation, self.ids))
@@ -176,6 +178,7 @@ class BitString:
     """
 
     __slots__ = ("bits", "data")
+    has_parts = True  # ``shown`` looks into it
 
     def __init__(self, data: bytes, bits: int) -> None:
         if not data or not 1 <= bits <= 7:
@@ -202,6 +205,7 @@ class ImproperList:
     """A list whose tail is no list, such as ``[alias|Ref]``: there are ``elements``, ``tail`` is no list."""
 
     __slots__ = ("elements", "tail")
+    has_parts = True  # ``shown`` looks into it
 
     def __init__(self, elements: tuple[Any, ...], tail: Any) -> None:
         if not elements or isinstance(tail, (list, ImproperList)):
@@ -243,7 +247,7 @@ class Export:
         return hash((self.module, self.function, self.arity))
 
     def __repr__(self) -> str:
-        return f"fun {self.module}:{self.function}/{self.arity}"
+        return printable(f"fun {self.module}:{self.function}/{self.arity}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Export, (self.module, self.function, self.arity))

@@ -1,0 +1,132 @@
+"""A member that misuses links, monitors, spawns and control messages: what it costs, and who pays."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from barrel_p2p import Atom, Node, Pid, receive, send, spawn
+from barrel_p2p.proto.control import Op
+from barrel_p2p.proto.handshake import Connected
+from barrel_p2p.term.codec import Codec
+from barrel_p2p.term.types import Reference
+from harness.erlang import COOKIE, Epmd
+from harness.tcp_peer import Peer, config, node
+
+EVE = Atom("eve@127.0.0.1")
+ME = Pid(EVE, 7, 0, 5)
+HUGE = 1 << 20_000  # Python refuses to write it in decimal
+Attack = Callable[[Node, Peer], Awaitable[None]]
+
+
+def run(epmd: Epmd, tmp_path: Path, attack: Attack) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(60), node(epmd, tmp_path, "alice@127.0.0.1") as alice, member(alice) as eve:
+            await attack(alice, eve)
+
+    asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def member(alice: Node) -> AsyncIterator[Peer]:
+    eve = await Peer.connect(alice)
+    assert isinstance(await eve.shake(alice, config(COOKIE, EVE)), Connected)
+    await until(lambda: EVE in alice.nodes())
+    yield eve
+    eve.close()
+
+
+def signal(eve: Peer, *control: Any) -> None:
+    """A control message without a term behind it."""
+    eve.frame(b"\x83D\0" + Codec().encode(control)[1:])
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+
+
+async def idle() -> None:
+    await receive(match=lambda _: False)
+
+
+def ref(number: int) -> Reference:
+    return Reference(EVE, 5, (number & 0x3FFFF, number >> 18, 9))
+
+
+# --- control messages -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        (int(Op.EXIT), HUGE, 1),
+        (HUGE, ME),
+        (int(Op.UNLINK_ID), HUGE, ME, ME),
+        (int(Op.LINK), Pid(Atom("bob@127.0.0.1"), 1, 0, 1), ME),
+        (int(Op.MONITOR_P), ME, [HUGE], ref(1)),
+        (Atom("link"), [[HUGE]]),
+    ],
+    ids=["huge", "operation", "id", "another's", "target", "atom"],
+)
+def test_a_control_message_of_a_wrong_shape_is_the_peers_fault(
+    epmd: Epmd, tmp_path: Path, caplog: pytest.LogCaptureFixture, control: tuple[Any, ...]
+) -> None:
+    async def attack(alice: Node, eve: Peer) -> None:
+        signal(eve, *control)
+        await eve.ended()
+        assert EVE not in alice.nodes()
+
+    run(epmd, tmp_path, attack)
+    assert "broke the distribution protocol" in caplog.text and "internal error" not in caplog.text
+
+
+@pytest.mark.parametrize("name", [pytest.param(HUGE, id="huge"), "text", b"\xff", 1.5, [1, 2], (Atom("a"), Atom("b"))])
+def test_a_spawn_with_an_impossible_name_is_refused(
+    epmd: Epmd, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: Any
+) -> None:
+    async def attack(alice: Node, eve: Peer) -> None:
+        before = list(alice.runtime.names)
+        mfa = (Atom("m"), Atom("f"), 0)
+        eve.message((int(Op.SPAWN_REQUEST), ref(1), ME, ME, mfa, [(Atom("name"), name)]), [])
+        async with asyncio.timeout(5):
+            answer = b""
+            while b"badarg" not in answer:
+                answer += await eve.read()
+        assert list(alice.runtime.names) == before and EVE in alice.nodes()
+
+    run(epmd, tmp_path, attack)
+    assert not caplog.records
+
+
+# --- what the log says ------------------------------------------------------------------------------------------------
+
+
+def test_names_of_a_peers_making_begin_no_line_in_the_log(
+    epmd: Epmd, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evil = Atom("x\n12:00:00 INFO barrel_p2p.keys: all is well\x1b[2J\x9b")
+
+    async def attack(alice: Node, eve: Peer) -> None:
+        eve.message((int(Op.SPAWN_REQUEST), ref(1), ME, ME, (evil, evil, 0), []), [])
+        arguments = [ref(2), evil, evil, []]
+        eve.message((int(Op.SPAWN_REQUEST), ref(2), ME, ME, (Atom("erpc"), Atom("execute_call"), 4), []), arguments)
+        arguments = [ref(3), HUGE, [HUGE], HUGE]
+        eve.message((int(Op.SPAWN_REQUEST), ref(3), ME, ME, (Atom("erpc"), Atom("execute_call"), 4), []), arguments)
+        lone = Pid(evil, 1, 0, 1)
+        send(spawn(idle), lone)
+        signal(eve, int(Op.EXIT), lone, ME, 1)
+        await eve.ended()
+
+    with caplog.at_level(logging.INFO):
+        run(epmd, tmp_path, attack)
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("all is well" in message for message in messages) >= 3
+    assert all(message.isprintable() for message in messages)
