@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from barrel_p2p import Atom, Node, Pid, receive, send, spawn
+from barrel_p2p import Atom, Node, Pid, exit, receive, send, spawn
+from barrel_p2p.node import dispatch
 from barrel_p2p.proto.control import Op
 from barrel_p2p.proto.handshake import Connected
 from barrel_p2p.term.codec import Codec
@@ -59,6 +60,68 @@ async def idle() -> None:
 
 def ref(number: int) -> Reference:
     return Reference(EVE, 5, (number & 0x3FFFF, number >> 18, 9))
+
+
+# --- links and monitors -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["links", "monitors"])
+def test_links_and_monitors_of_one_peer_are_bounded(
+    epmd: Epmd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(dispatch, "MAX_BONDS", 1000)
+
+    async def attack(alice: Node, eve: Peer) -> None:
+        pid = spawn(idle)
+        for number in range(1001):
+            if what == "links":
+                signal(eve, int(Op.LINK), Pid(EVE, number, 0, 5), pid)
+            else:
+                signal(eve, int(Op.MONITOR_P), ME, pid, ref(number))
+            if number % 100 == 99:
+                await until(lambda number=number: alice.runtime.bonds(EVE) in (number + 1, 0))
+        await eve.ended()
+        assert EVE not in alice.nodes() and not alice.runtime.bonds(EVE)
+
+    run(epmd, tmp_path, attack)
+    assert "1000 links and monitors bind its processes to ours already" in caplog.text
+
+
+def test_a_death_that_overflows_a_channel_is_told_no_further(
+    epmd: Epmd, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Thousands of links and one reason of a megabyte would make gigabytes, for a peer that reads nothing."""
+
+    async def attack(alice: Node, eve: Peer) -> None:
+        pid = spawn(idle)
+        for number in range(2000):
+            signal(eve, int(Op.LINK), Pid(EVE, number, 0, 5), pid)
+            signal(eve, int(Op.MONITOR_P), ME, pid, ref(number))
+        await until(lambda: alice.runtime.bonds(EVE) == 4000)
+        exit(pid, bytes(1 << 20))
+        await until(lambda: EVE not in alice.nodes())
+        assert EVE not in alice._routes._pending, "the rest of it waits for the next connection"
+
+    run(epmd, tmp_path, attack)
+    assert caplog.text.count("could not tell another node of a death") == 1
+
+
+def test_who_asks_and_never_reads_the_answers_loses_its_channel(
+    epmd: Epmd, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def attack(alice: Node, eve: Peer) -> None:
+        channel = alice._routes.channels[EVE]
+        channel._hard_limit = 1 << 20
+        one = b"\x83D\0" + Codec().encode((int(Op.UNLINK_ID), 5, ME, spawn(idle)))[1:]
+        frames = (len(one).to_bytes(4, "big") + one) * 1000
+        while EVE in alice.nodes():
+            eve.writer.write(frames)
+            with contextlib.suppress(ConnectionError):
+                await eve.writer.drain()
+            await asyncio.sleep(0)
+
+    run(epmd, tmp_path, attack)
+    assert "more than send_hard_limit" in caplog.text and "internal error" not in caplog.text
 
 
 # --- control messages -------------------------------------------------------------------------------------------------

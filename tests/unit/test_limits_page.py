@@ -11,7 +11,7 @@ from barrel_p2p.crdt import entry, hlc, keys, seen
 from barrel_p2p.crdt import wire as crdt_wire
 from barrel_p2p.disk import keys as pins
 from barrel_p2p.net import contacts, discovery, dns
-from barrel_p2p.node import guests, logger_proxy, paths, propagation, readings, rex, rotation, telemetry, user
+from barrel_p2p.node import dispatch, guests, logger_proxy, paths, propagation, readings, rex, rotation, telemetry, user
 from barrel_p2p.node.options import Options
 from barrel_p2p.proto import (
     conduct,
@@ -67,6 +67,7 @@ def test_all_rows_are_of_one_table() -> None:
         ("names in one overlay message", (hyparview_wire.MAX_NAMES, hyparview_wire.MAX_TTL)),
         ("contact nodes", (contacts.MAX_CONTACTS, dns.MAX_RECORDS)),
         ("processes that one peer may have", (guests.MAX_GUESTS,)),
+        ("links with processes of one peer", (dispatch.MAX_BONDS,)),
         ("processes of old-style calls", (rex.MAX_BLOCKED,)),
         ("events of Erlang's `logger`", (logger_proxy.MAX_WAITING, logger_proxy.MAX_TEXT)),
         ("requests that wait for `user`", (user.MAX_WAITING, user.MAX_REQUESTS)),

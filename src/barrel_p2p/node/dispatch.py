@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from barrel_p2p.errors import ProtocolError
+from barrel_p2p.errors import ChannelOverflow, ProtocolError
 from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.node.channel import Batch, Channel, Control
 from barrel_p2p.node.propagation import Propagation
@@ -25,6 +25,10 @@ log = logging.getLogger("barrel_p2p.dispatch")
 
 _TO_PID = (int(Op.SEND_SENDER), int(Op.SEND))
 _ALIAS_SEND = int(Op.ALIAS_SEND)
+
+# Links with the processes of one peer and monitors of its processes on ours, together: 80 MB, and half a second for all
+# to hear of one death. A guess: nobody has as many processes worth watching here.
+MAX_BONDS = 200_000
 
 Handler = Callable[[Channel, Control, Any], None]
 Receiver = Callable[[Channel, Any], None]
@@ -114,6 +118,8 @@ class Dispatch:
                     self._skip(channel, control[0])
                 else:
                     handler(channel, control, message)
+            except ChannelOverflow:
+                return  # it asks and does not read the answers: the channel is closed, and the log says so
             except ProtocolError as error:
                 channel.break_off(f"{shown(control)}: {error}")
                 return
@@ -167,6 +173,7 @@ class Dispatch:
     # --- links ------------------------------------------------------------------------------------------------------
 
     def _link(self, channel: Channel, control: Control, message: Any) -> None:
+        self._bound(channel)
         self._runtime.link_in(_theirs(channel, control[1]), control[2])
 
     def _unlink(self, channel: Channel, control: Control, message: Any) -> None:
@@ -212,9 +219,15 @@ class Dispatch:
     # --- monitors ---------------------------------------------------------------------------------------------------
 
     def _monitor(self, channel: Channel, control: Control, message: Any) -> None:
+        self._bound(channel)
         self._runtime.monitor_in(
             _theirs(channel, control[1]), control[2] if type(control[2]) is Pid else _name(control[2]), control[3]
         )
+
+    def _bound(self, channel: Channel) -> None:
+        bonds = self._runtime.bonds(channel.name)
+        if bonds >= MAX_BONDS:
+            raise ProtocolError(f"{bonds} links and monitors bind its processes to ours already")
 
     def _demonitor(self, channel: Channel, control: Control, message: Any) -> None:
         self._runtime.demonitor_in(_theirs(channel, control[1]), control[3])

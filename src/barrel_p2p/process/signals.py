@@ -88,6 +88,11 @@ class Signals:
             peer = self.peers[node] = Peer()
         return peer
 
+    def bonds(self, node: Atom) -> int:
+        """Links with processes of ``node``, and monitors of its processes on ours."""
+        peer = self.peers.get(node)
+        return 0 if peer is None else len(peer.links) + len(peer.watched)
+
     def _tidy(self, node: Atom, peer: Peer) -> None:
         """An empty index goes, so that nodes that come and go leave nothing behind."""
         if not (peer.links or peer.watching or peer.watched) and self.peers.get(node) is peer:
@@ -201,11 +206,14 @@ class Signals:
         self.exit_signal(process, remote, reason, linked=linked)
         return True
 
-    def _forget_link(self, process: Process, remote: Pid) -> None:
+    def _forget_link(self, process: Process, remote: Pid) -> bool:
+        """Take a link out of the index of its node; false when it is not there, for the connection was lost."""
         peer = self.peers.get(remote.node)
-        if peer is not None:
-            peer.links.pop((process, remote), None)
-            self._tidy(remote.node, peer)
+        if peer is None or (process, remote) not in peer.links:
+            return False
+        del peer.links[process, remote]
+        self._tidy(remote.node, peer)
+        return True
 
     # --- monitors ---------------------------------------------------------------------------------------------------
 
@@ -328,7 +336,10 @@ class Signals:
             _fire(monitor, NOCONNECTION)
 
     def _fire_all(self, process: Process, reason: Any) -> None:
-        """``process`` is dead: tell everyone who is linked to it or monitors it, and end its own monitors."""
+        """``process`` is dead: tell everyone who is linked to it or monitors it, and end its own monitors.
+
+        A connection that is lost over it takes its links and monitors along: there is nobody left to tell then.
+        """
         links, process.links = process.links, None
         for pid in links or ():
             if pid.node == self.name:
@@ -336,18 +347,15 @@ class Signals:
                 if other is not None and other.links:
                     other.links.pop(process.pid, None)
                     self.exit_signal(other, process.pid, reason, linked=True)
-            else:
-                self._forget_link(process, pid)
-                if self.remote is not None:
-                    _tell(self.remote.exit_link, process.pid, pid, reason)
+            elif self._forget_link(process, pid) and self.remote is not None:
+                _tell(self.remote.exit_link, process.pid, pid, reason)
         watchers, process.monitored_by = process.monitored_by, None
         for monitor in watchers or ():
             if monitor.sink is not None:
                 _fire(monitor, reason)
-            else:
-                self._forget_watched(monitor.watcher, monitor.ref)
-                if self.remote is not None and not isinstance(monitor.shown, tuple):
-                    _tell(self.remote.down, monitor.shown, monitor.watcher, monitor.ref, reason)
+            elif self._forget_watched(monitor.watcher, monitor.ref) is not None and self.remote is not None:
+                assert not isinstance(monitor.shown, tuple)
+                _tell(self.remote.down, monitor.shown, monitor.watcher, monitor.ref, reason)
         for monitor in list(process.monitors.values()) if process.monitors else ():
             self.end_monitor(monitor)
         process.monitors = None
