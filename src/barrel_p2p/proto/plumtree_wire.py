@@ -6,17 +6,19 @@ dropped and counted under its reason.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from barrel_p2p.proto.plumtree_events import Gossip, Graft, IHave, Message, Prune
-from barrel_p2p.term.types import Atom
+from barrel_p2p.term.codec import encode
+from barrel_p2p.term.types import Atom, BitString, Fun, ImproperList
 
 TAG: Final = Atom("$barrel_p2p_plumtree")
 PROCESS: Final = Atom("barrel_p2p_plumtree")  # the registered name it is sent to
 
 MAX_ID: Final = 64  # bytes; upstream's ids have 32
 _FIELDS: Final = {"gossip": 5, "ihave": 3, "graft": 3, "prune": 2}
-MAX_WEIGHED: Final = 10_000  # values looked at when a payload is weighed; the rest counts as 64 bytes each
+MAX_WEIGHED: Final = 100_000  # values that are looked at when a payload is weighed: 20 ms
 
 
 class PlumtreeWire:
@@ -84,24 +86,36 @@ class PlumtreeWire:
 
 
 def weigh(payload: Any) -> int:
-    """About how many bytes a payload takes, for the bound of the cache."""
+    """About how many bytes a payload takes, for the bound of the cache. One of many values is weighed by its encoding,
+    which a peer can blow up to eight times that."""
     total = 0
     stack = [payload]
-    for _ in range(MAX_WEIGHED):
-        if not stack:
-            return total
+    seen = 1
+    while stack and seen <= MAX_WEIGHED:
         value = stack.pop()
-        total += 16  # a guess: the least a Python value takes beside its content
         if isinstance(value, bytes | str):
-            total += len(value)
-        elif isinstance(value, tuple | list):
-            stack.extend(value)
-        elif isinstance(value, dict):
-            stack.extend(value.keys())
-            stack.extend(value.values())
+            total += 16 + len(value)
         elif isinstance(value, int):
-            total += value.bit_length() >> 3
-    return total + 64 * len(stack)
+            total += 16 + (value.bit_length() >> 3)
+        elif isinstance(value, BitString | Fun):
+            total += 64 + len(value.data)
+        else:
+            parts = _parts(value)
+            total += 64
+            seen += len(parts)
+            if seen <= MAX_WEIGHED:
+                stack += parts
+    return total if seen <= MAX_WEIGHED else total + 8 * len(encode(payload))
+
+
+def _parts(value: Any) -> Sequence[Any]:
+    if isinstance(value, tuple | list):
+        return value
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()] if len(value) <= MAX_WEIGHED else range(len(value))
+    if isinstance(value, ImproperList):
+        return (value.elements, value.tail)
+    return ()
 
 
 __all__ = ["MAX_ID", "PROCESS", "TAG", "PlumtreeWire", "weigh"]

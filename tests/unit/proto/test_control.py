@@ -57,8 +57,8 @@ GOOD: list[tuple[tuple[Any, ...], bool]] = [
 BAD: list[tuple[Any, bool, str]] = [
     ([1, A, B], False, "tuple"),
     ((), False, "tuple"),
-    (("link", A, B), False, "integer"),
-    ((True, A, B), False, "integer"),
+    (("link", A, B), False, "operation"),
+    ((True, A, B), False, "operation"),
     ((1, A), False, "2 fields"),
     ((1, A, B, B), False, "2 fields"),
     ((1, A, NAME), False, "its to"),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from barrel_p2p.proto.plumtree_events import Gossip, Graft, IHave, Message, Prune
 from barrel_p2p.proto.plumtree_wire import MAX_ID, MAX_WEIGHED, PlumtreeWire, weigh
 from barrel_p2p.term.codec import Codec
-from barrel_p2p.term.types import Atom
+from barrel_p2p.term.maps import TermMap
+from barrel_p2p.term.types import Atom, BitString, Fun, ImproperList
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "overlay.json").read_text())["messages"]
 BROADCAST = [vector for vector in VECTORS if vector["term"].startswith("{'$barrel_p2p_plumtree'")]
@@ -67,11 +68,42 @@ def test_what_has_a_wrong_shape_is_dropped_and_counted(term: Any, reason: str) -
     assert wire.dropped == {reason: 1}
 
 
-def test_a_payload_is_weighed_by_its_bytes_and_its_elements() -> None:
-    assert weigh(b"x" * 1000) >= 1000
-    assert weigh([b"x" * 100] * 10) >= 1000
-    assert weigh({Atom("key"): (1 << 8000, 2.0, None)}) >= 1000
-    assert weigh([[]] * (10 * MAX_WEIGHED)) >= 10 * MAX_WEIGHED
+def nested(depth: int, inner: Any) -> Any:
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"x" * 1000,
+        [b"x" * 100] * 10,
+        {Atom("key"): (1 << 8000, 2.0, None)},
+        TermMap([([1], b"x" * 1000)]),
+        ImproperList((1, b"x" * 1000), 2),
+        BitString(b"x" * 1000, 4),
+        Fun(b"x" * 1000),
+    ],
+    ids=lambda payload: type(payload).__name__,
+)
+def test_a_payload_weighs_what_its_bytes_do(payload: Any) -> None:
+    assert 1000 <= weigh(payload) < 4000
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        [[]] * (10 * MAX_WEIGHED),
+        [b"x" * (10 * MAX_WEIGHED), *[1] * MAX_WEIGHED],
+        [nested(50, [b"x" * (10 * MAX_WEIGHED)]), *[1] * MAX_WEIGHED],
+        {Atom("hidden"): nested(50, [1.5] * (2 * MAX_WEIGHED)), **{str(i): 1 for i in range(MAX_WEIGHED)}},
+        dict.fromkeys(range(2 * MAX_WEIGHED), 1),
+    ],
+    ids=["lists", "last", "deep", "in a map", "large map"],
+)
+def test_many_values_hide_no_large_one(payload: Any) -> None:
+    assert weigh(payload) >= 10 * MAX_WEIGHED
 
 
 leaves = st.none() | st.booleans() | st.integers() | st.binary(max_size=40) | st.sampled_from([ALICE, BOB])
