@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from barrel_p2p import ConfigError, Node, NotConnected
+from barrel_p2p.net.epmd import Epmd as Mapper
 from harness.erlang import COOKIE, Epmd, free_port
 from harness.tcp_peer import node
 
@@ -105,16 +106,21 @@ def test_the_public_default_cookie_is_refused(epmd: Epmd, tmp_path: Path) -> Non
 
 # --- what answers on epmd's port is no epmd, or a bad one -------------------------------------------------------------
 
-LOOKUP, REGISTRATION = b"z", b"x"
+LOOKUP, REGISTRATION, NAMES = b"z", b"x", b"n"
 
 
 class FalseEpmd:
     """Answers registrations as epmd does, and questions with ``answer``; None: never."""
 
     def __init__(
-        self, answer: bytes | None, registration: bytes | None = b"v\0\0\0\0\x07", *, endless: bool = False
+        self,
+        answer: bytes | None,
+        registration: bytes | None = b"v\0\0\0\0\x07",
+        *,
+        endless: bool = False,
+        names: bytes = b"",
     ) -> None:
-        self._answers = {LOOKUP: answer, REGISTRATION: registration}
+        self._answers = {LOOKUP: answer, REGISTRATION: registration, NAMES: names}
         self._endless = endless
         self.taken = 0
 
@@ -164,6 +170,17 @@ def test_a_bad_answer_to_a_question_is_told(tmp_path: Path, answer: bytes | None
             with pytest.raises(NotConnected, match=text):
                 await py.connect("bob@127.0.0.1")
             assert time.monotonic() - started < 2
+
+    asyncio.run(main())
+
+
+def test_names_and_ports_of_a_false_epmd_are_not_believed() -> None:
+    odd = ["name x\x1b[2J\x9b at port 1", "name y at port \u00b2", "name z at port 9" + 5000 * "9"]
+    lines = ["name bob at port 4321", *odd]
+
+    async def main() -> None:
+        async with FalseEpmd(b"", names=b"\0\0\x11\x11" + "\n".join(lines).encode()) as epmd:
+            assert await Mapper(epmd.port).names("127.0.0.1") == {"bob": 4321, "x\\x1b[2J\\x9b": 1}
 
     asyncio.run(main())
 

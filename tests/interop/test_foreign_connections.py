@@ -314,3 +314,25 @@ def test_a_cookie_only_peer_is_let_in_both_ways(tmp_path: Path) -> None:
 
 def refusals(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
     return [r for r in caplog.records if r.levelno >= logging.WARNING and "refused" in r.getMessage()]
+
+
+# --- last words -------------------------------------------------------------------------------------------------------
+
+
+def test_a_strangers_last_words_begin_no_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = "bye\n12:00:00 INFO barrel_p2p.keys: all is well\x1b[2J\x9b\u202e"
+
+    async def story(alice: Node) -> None:
+        async with ForeignNode(GREATER, cookie=COOKIE) as erl:
+            wire = await erl.connect(alice.listen_address)
+            await until(lambda: alice._routes._connections)
+            wire.close_app(7, words)
+            await until(ours)
+
+    def ours() -> list[str]:
+        texts = [record.getMessage() for record in caplog.records if record.name.startswith("barrel_p2p")]
+        return [text for text in texts if "all is well" in text]
+
+    run(story, tmp_path)
+    (text,) = ours()
+    assert text.isprintable()

@@ -12,6 +12,7 @@ from barrel_p2p.cli.client import add_arguments, client
 from barrel_p2p.cli.status import FAILED, OK
 from barrel_p2p.cli.terms import as_json, parse, show
 from barrel_p2p.errors import RemoteError
+from barrel_p2p.shown import printable
 from barrel_p2p.term.types import Atom
 
 TEXT = """\
@@ -74,10 +75,10 @@ def _told(error: RemoteError, called: str, node: str) -> str:
     lines = [f"barrel: {called} on {node} failed"]
     if error.kind == "error" and error.reason == "undef":
         lines[0] = f"barrel: {node} has no {called} to call; a Python node runs only what it exports (node.export)"
-    lines.append(f"  kind    {error.kind}")
+    lines.append(f"  kind    {printable(error.kind)}")
     match error.reason:
         case (Atom("exception"), str(kind) | bytes(kind), str(text) | bytes(text)):
-            lines.append(f"  reason  {_text(kind)}: {_text(text)}")
+            lines.append(f"  reason  {printable(f'{_text(kind)}: {_text(text)}')}")
         case reason:
             lines.append(f"  reason  {show(reason, 100, 10)}")
     if isinstance(error.stack, list) and error.stack:
@@ -96,7 +97,7 @@ def _frame(frame: Any) -> str:
             count = f"/{arity if isinstance(arity, int) else len(arity)}" if arity else ""
             file = known.get("file")
             where = f" ({_text(file)}:{known.get('line', '?')})" if file else ""
-            return f"{module}:{function}{count}{where}"
+            return printable(f"{module}:{function}{count}{where}")
     return show(frame)
 
 

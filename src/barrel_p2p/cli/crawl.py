@@ -14,7 +14,9 @@ from typing import Any, Final
 
 from barrel_p2p.cli.client import Client
 from barrel_p2p.errors import BarrelError, NotConnected, RemoteError
+from barrel_p2p.proto.names import is_node_name
 from barrel_p2p.services.observer import HOP_SECONDS, MAX_PATH, MODULE, SNAPSHOT
+from barrel_p2p.shown import printable
 from barrel_p2p.term.types import Atom, Pid
 
 MAX_AT_ONCE: Final = 16  # questions on their way; a guess
@@ -65,15 +67,23 @@ _VIEWS: Final = ("active", "passive", "eager", "lazy")
 def _is_snapshot(answer: Any) -> bool:
     return (
         _fits(answer, _NODE)
-        and all(isinstance(name, Atom) for view in _VIEWS for name in answer[view])
-        and all(isinstance(name, Atom) and isinstance(size, int) for name, size in answer["replicas"].items())
-        and all(_fits(peer, _PEER) for peer in answer["peers"])
+        and all(_is_name(name) for view in _VIEWS for name in answer[view])
+        and all(isinstance(name, Atom) and _is(size, int) for name, size in answer["replicas"].items())
+        and all(_fits(peer, _PEER) and _is_name(peer["node"]) for peer in answer["peers"])
         and all(_fits(process, _PROCESS) for process in answer["top"])
     )
 
 
 def _fits(value: Any, shape: dict[str, Any]) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(key), kind) for key, kind in shape.items())
+    return isinstance(value, dict) and all(_is(value.get(key), kind) for key, kind in shape.items())
+
+
+def _is(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not (isinstance(value, int) and value.bit_length() > 64)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, Atom) and is_node_name(value)
 
 
 async def crawl(visitor: Client, max_nodes: int) -> Cluster:
@@ -126,7 +136,7 @@ async def _ask(visitor: Client, path: list[Atom], limit: asyncio.Semaphore) -> S
         except RemoteError as error:
             return "it does not let itself be looked at" if is_undefined(error) else "its way is interrupted"
         except BarrelError as error:
-            return str(error)
+            return printable(str(error))
 
 
 def is_undefined(error: RemoteError) -> bool:

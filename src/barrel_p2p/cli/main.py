@@ -11,6 +11,7 @@ from barrel_p2p.cli.arguments import Parser, Usage
 from barrel_p2p.cli.status import FAILED, NOT_CONNECTED, OK, USAGE
 from barrel_p2p.errors import AuthError, BarrelError, ConfigError, HandshakeError, NodeDown, NotConnected
 from barrel_p2p.node.config import nearest
+from barrel_p2p.shown import printable
 
 #: Each command, what it does in a few words, and the module that has its ``parser()`` and ``run(arguments)``.
 COMMANDS = {
@@ -101,5 +102,5 @@ def _help() -> str:
 
 
 def _complain(error: Exception | str, status: int) -> int:
-    print(f"barrel: {error}", file=sys.stderr)
+    print("barrel: " + "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr)
     return status

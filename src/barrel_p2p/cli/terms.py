@@ -61,7 +61,7 @@ def show(value: Any, width: int = 100, indent: int = 0) -> str:
 
 def as_json(value: Any) -> str:
     """``value`` as JSON for programs: atoms and binaries become texts, tuples lists, keys and all others texts."""
-    return json.dumps(_plain(value), ensure_ascii=False)
+    return _dumped(_plain(value))
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -70,11 +70,11 @@ def as_json(value: Any) -> str:
 def _flat(value: Any) -> str:
     match value:
         case None | bool() | int() | float():
-            return json.dumps(value)
+            return _dumped(value)
         case Atom():
-            return f":{value}" if _PLAIN_ATOM.fullmatch(value) else ":" + json.dumps(value, ensure_ascii=False)
+            return f":{value}" if _PLAIN_ATOM.fullmatch(value) else ":" + _dumped(value)
         case str():
-            return json.dumps(value, ensure_ascii=False)
+            return _dumped(value)
         case bytes():
             return 'b"' + "".join(map(_byte, value)) + '"'
         case list():
@@ -84,6 +84,12 @@ def _flat(value: Any) -> str:
         case Mapping():
             return "{" + ", ".join(f"{_flat(key)}: {_flat(item)}" for key, item in value.items()) + "}"
     return repr(value)
+
+
+def _dumped(value: Any) -> str:
+    """JSON in which all that a terminal might obey is escaped: ``json`` leaves what is not ASCII as it is."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def _byte(byte: int) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from barrel_p2p.errors import ConfigError, NotConnected
 from barrel_p2p.net.discovery import RESOLVE_TIMEOUT, Address
 from barrel_p2p.net.dns import resolve_host
+from barrel_p2p.shown import printable
 from barrel_p2p.term.types import Atom
 
 log = logging.getLogger("barrel_p2p.epmd")
@@ -88,8 +89,8 @@ class Epmd:
         found = {}
         for line in answer[4:].decode("utf-8", "replace").splitlines():
             words = line.split()  # name NAME at port PORT
-            if len(words) == 5 and words[0] == "name" and words[4].isdigit():
-                found[words[1]] = int(words[4])
+            if len(words) == 5 and words[0] == "name" and words[4].isdecimal() and len(words[4]) <= 5:
+                found[printable(words[1])] = int(words[4])
         return found
 
     async def resolve(self, host: str, port: int) -> list[Address]:

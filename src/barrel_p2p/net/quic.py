@@ -25,6 +25,7 @@ from barrel_p2p.errors import ConfigError, NotConnected
 from barrel_p2p.net.connection import Batch, CloseKind, CloseReason, Handler
 from barrel_p2p.net.quic_connection import REPORTS, Connection
 from barrel_p2p.net.transport import Transport, cannot_bind, listen_ip
+from barrel_p2p.shown import printable
 from barrel_p2p.term.codec import Codec
 
 log = logging.getLogger("barrel_p2p.quic")
@@ -290,6 +291,7 @@ class QuicTransport(Transport):
 
     def _closed(self, id: int, kind: CloseKind, code: int, text: str) -> None:
         connection = self._connections.pop(id)
+        text = printable(text)  # it may be the peer's own
         self._inbound.pop(id, None)
         dialed = self._dials.get(id)
         if dialed is not None and not dialed.done():

@@ -17,6 +17,7 @@ from typing import Any, Final
 from barrel_p2p.proto.global_core import LISTS_VERSIONS, Core
 from barrel_p2p.proto.global_events import Disconnect
 from barrel_p2p.proto.global_strands import Receive, Waiting
+from barrel_p2p.shown import printable
 from barrel_p2p.term.types import Atom
 
 PREVENTS_PARTITIONS: Final = LISTS_VERSIONS  # the same version brought both
@@ -59,7 +60,8 @@ class Partitions:
         if other not in core.known and other not in core.pending:
             return
         core.log(
-            "warning", f"global: asks {other} to disconnect, to prevent overlapping partitions ({reporter} lost it)"
+            "warning",
+            f"global: asks {other} to disconnect, to prevent overlapping partitions ({printable(reporter)} lost it)",
         )
         core.tell(other, (Atom("remove_connection"), core.me))
         core.removing[other] = None

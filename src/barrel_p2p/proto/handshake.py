@@ -340,7 +340,7 @@ class HandshakeDialer(_Handshake):
             self._fail(
                 "name_mismatch",
                 f"We dialled {self.peer}, but {message.name!r} answered. The address of {self.peer} is wrong or old.",
-                answered=message.name,
+                answered=message.name if is_node_name(message.name) else "?",
             )
         elif lacking:
             self._fail("missing_flags", _lacks(self.peer, lacking), missing_flags=explain(lacking))

@@ -23,6 +23,7 @@ from typing import Any, Final
 from barrel_p2p.crdt.entry import Entry, live_entry
 from barrel_p2p.crdt.hlc import Clock
 from barrel_p2p.crdt.wire import Rules, delta_term, read_entries
+from barrel_p2p.proto.names import is_node_name
 from barrel_p2p.proto.replicated import Applied
 from barrel_p2p.term.types import Atom
 
@@ -109,7 +110,7 @@ class Leases:
             return Applied(refused={"too_many": len(delta)})
         refused: dict[str, int] = {}
         for key, value in delta.items():
-            if key.__class__ is not Atom:
+            if key.__class__ is not Atom or not is_node_name(key):
                 refused["bad_key"] = refused.get("bad_key", 0) + 1
             elif value.__class__ is int:
                 copy[key] = value

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from barrel_p2p.proto.leases import MAX_MEMBERS, MemberDown, MemberUp
+from barrel_p2p.proto.names import is_node_name
 from barrel_p2p.proto.replicated import Applied
 from barrel_p2p.term.types import Atom
 
@@ -37,7 +38,6 @@ LEASE_MS: Final = 10_000  # a guess: a loop that is blocked for seconds keeps it
 MAX_LEASE_MS: Final = 3_600_000  # a guess; longer ones count as this
 MAX_AHEAD_MS: Final = 86_400_000  # a day: a number beyond that by our wall clock is no time
 REMEMBER_MS: Final = 300_000  # as long as the broadcast keeps messages (``PlumtreeConfig``)
-MAX_NAME: Final = 1020  # bytes of 255 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ class NodeLeases:
 
 
 def _fault(node: Any, word: Any, wall_ms: int) -> str | None:
-    if node.__class__ is not Atom or not 3 <= len(node) <= MAX_NAME or "@" not in node:
+    if node.__class__ is not Atom or not is_node_name(node):
         return "bad_key"
     if word.__class__ is not tuple or len(word) != 2:
         return "invalid_value"

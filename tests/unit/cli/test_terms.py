@@ -90,3 +90,13 @@ def test_json_output_is_json_whatever_the_value() -> None:
     pid = Pid(Atom("bob@127.0.0.1"), 7, 0, 4)
     value = {Atom("ok"): (1, b"x\xff"), 2: pid, (1, 2): [Atom("a")]}
     assert json.loads(as_json(value)) == {"ok": [1, "x\\xff"], "2": "<bob@127.0.0.1.7.0>", "(1, 2)": ["a"]}
+
+
+@pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "\x9b1m\x07", "\u202etxt", "tag\U000e0001"])
+def test_what_a_terminal_might_obey_is_escaped_and_can_be_given_back(text: str) -> None:
+    for value in (text, Atom(text), [text], {text: (text,)}):
+        assert show(value).isprintable() and as_json(value).isprintable()
+        assert parse(show(value)) == value
+    assert json.loads(as_json([text])) == [text]
+    assert show(Pid(Atom(text), 1, 2, 3)).isprintable()
+    assert show("äöü – ok") == '"äöü – ok"'

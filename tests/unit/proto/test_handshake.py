@@ -149,6 +149,15 @@ def test_another_node_than_the_dialled_one_is_refused() -> None:
     assert [event.reason for event in events_of(alice)] == ["name_mismatch"]
 
 
+@pytest.mark.parametrize(("name", "told"), [("eve@h", "eve@h"), ("x@h; rm -rf ~", "?"), ("x@h\n\x1b[2J", "?")])
+def test_the_doctor_repeats_no_name_that_is_none(name: str, told: str) -> None:
+    """It is part of a command that people copy."""
+    alice = handshake_dialer()
+    alice.receive_data(b"sok" + wire.challenge(DEFAULT, 1, 4, Atom(name)), now=0)
+    (event,) = events_of(alice)
+    assert event.details == {"answered": told} and event.message.isprintable()
+
+
 def test_a_name_other_than_the_authenticated_one_is_refused() -> None:
     pair = HandshakePair(bob=handshake_acceptor(expected=Atom("carol@127.0.0.1"))).run()
     assert pair.reasons == ("not_allowed", "name_mismatch")

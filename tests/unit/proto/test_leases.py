@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from barrel_p2p.proto.leases import SKEW_MS, TTL_MS, Heartbeat, Leases, MemberDown, MemberUp
+from barrel_p2p.proto.node_leases import NodeLeases
 from barrel_p2p.term.codec import decode, encode
 from barrel_p2p.term.types import Atom
 
@@ -83,3 +86,11 @@ def test_bad_input_is_refused_entry_by_entry() -> None:
     assert leases.merge({Atom(f"n{n}@h"): NOW for n in range(7)}, NOW).refused == {"too_many": 7}
     assert leases.merge({Atom(f"n{n}@h"): NOW for n in range(6)}, NOW).refused == {"too_many": 1}
     assert len(leases.members()) == 7
+
+
+@pytest.mark.parametrize("name", ["x", "x@h\n12:00 all is well", "x@h\x1b[2J", "@h", "a@b@c", "x" * 254 + "@h"])
+def test_what_is_no_name_of_a_node_has_no_lease(name: str) -> None:
+    evil = Atom(name)
+    assert Leases(A).merge({evil: NOW}, NOW).refused == {"bad_key": 1}
+    assert NodeLeases(A).merge({evil: (NOW, 10_000)}, NOW).refused == {"bad_key": 1}
+    assert NodeLeases(A).merge({B: (NOW, 10_000)}, NOW).changes == [MemberUp(B)]
