@@ -251,7 +251,8 @@ class TrustStore:
             raise ConfigError(f"{atom[:60]}... is too long a name to pin: at most {MAX_NAME_ON_DISK} characters")
         path = self._path(atom)
         try:
-            write_atomic(path, key)
+            if not self._holds(path, key, atom):
+                write_atomic(path, key)
         except OSError as error:
             raise unusable(path, "write", error) from None
         self._pins[atom] = key
@@ -304,6 +305,26 @@ class TrustStore:
     def pins(self) -> dict[Atom, bytes]:
         """A copy of all pins, sorted by name."""
         return dict(sorted(self._pins.items()))
+
+    @staticmethod
+    def _holds(path: Path, key: bytes, name: Atom) -> bool:
+        """Whether a file that we did not read when we started holds this key already.
+
+        Raises:
+            AuthError: it holds something else, and is left as it is.
+        """
+        try:
+            found = _read_key(path)
+        except FileNotFoundError:
+            return False
+        if found == key:
+            return True
+        raise AuthError(
+            "key_mismatch",
+            f"{path} holds another key than {fingerprint(key)}. It came there while this node ran, so its pin counts "
+            f"after a restart; or the file system takes {name} for a name that differs in case, and can't keep both.",
+            name,
+        )
 
     def _path(self, name: Atom) -> Path:
         return self.directory / f"{name}.pub"

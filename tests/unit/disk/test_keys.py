@@ -156,6 +156,17 @@ def test_a_pin_never_changes_in_silence(tmp_path: Path) -> None:
     assert TrustStore(tmp_path).pins() == {BOB: OTHER}
 
 
+def test_a_pin_that_was_put_there_by_hand_is_not_written_over(tmp_path: Path) -> None:
+    """By an operator while the node ran; or on a file system for which ``Bob@h`` and ``bob@h`` are one file."""
+    trust, path = TrustStore(tmp_path), tmp_path / "trusted/bob@127.0.0.1.pub"
+    path.write_bytes(KEY)
+    with pytest.raises(AuthError, match="holds another key") as caught:
+        trust.pin(BOB, OTHER)
+    assert caught.value.reason == "key_mismatch" and path.read_bytes() == KEY and trust.pins() == {}
+    trust.pin(BOB, KEY)
+    assert trust.pins() == {BOB: KEY}
+
+
 def test_a_damaged_pin_blocks_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Were it skipped, tofu would take the next key for this name: a pin changed in silence."""
     TrustStore(tmp_path).pin(BOB, KEY)
