@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from barrel_p2p import Atom, Node, Pid, exit, receive, send, spawn
+from barrel_p2p import Atom, Node, Pid, alias, exit, receive, send, spawn
 from barrel_p2p.node import dispatch
 from barrel_p2p.proto.control import Op
 from barrel_p2p.proto.handshake import Connected
@@ -122,6 +122,28 @@ def test_who_asks_and_never_reads_the_answers_loses_its_channel(
 
     run(epmd, tmp_path, attack)
     assert "more than send_hard_limit" in caplog.text and "internal error" not in caplog.text
+
+
+@pytest.mark.parametrize("way", [Op.SEND_SENDER, Op.SEND_SENDER_TT, Op.REG_SEND_TT, Op.ALIAS_SEND, Op.ALIAS_SEND_TT])
+def test_a_bounded_mailbox_holds_up_its_senders_whatever_they_send_by(epmd: Epmd, tmp_path: Path, way: Op) -> None:
+    async def attack(alice: Node, eve: Peer) -> None:
+        opened: asyncio.Future[Reference] = asyncio.get_running_loop().create_future()
+
+        async def slow() -> None:
+            opened.set_result(alias())
+            await asyncio.sleep(60)
+
+        pid = spawn(slow, name="slow", max_mailbox=100)
+        to: Any = await opened if "ALIAS" in way.name else pid
+        fields = (ME, Atom(""), Atom("slow")) if way is Op.REG_SEND_TT else (ME, to)
+        for _ in range(20_000):
+            eve.message((int(way), *fields, *([1] if way.name.endswith("TT") else [])), 1)
+        process = alice.runtime.find(pid)
+        assert process is not None
+        await until(lambda: alice._routes.channels[EVE].waiting_for)
+        assert len(process.mailbox) < 5_000, "the batch that was being read, and no more"
+
+    run(epmd, tmp_path, attack)
 
 
 # --- control messages -------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.node.channel import Batch, Channel, Control
 from barrel_p2p.node.propagation import Propagation
 from barrel_p2p.node.spawner import Spawner
+from barrel_p2p.process.process import Process
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto.control import Op, check
 from barrel_p2p.shown import Shown, shown
@@ -109,7 +110,9 @@ class Dispatch:
                             channel.wait_for_room(process)
                     continue
                 if op == _ALIAS_SEND and type(to) is Reference:
-                    deliver_alias(to, message)
+                    process = deliver_alias(to, message)
+                    if process is not None and process.full:
+                        channel.wait_for_room(process)
                     continue
             try:
                 op = check(control, has_payload=message is not NO_MESSAGE)
@@ -139,7 +142,7 @@ class Dispatch:
     def _send(self, channel: Channel, control: Control, message: Any) -> None:
         is_reply = type(message) is tuple and len(message) == 2 and type(message[0]) is ImproperList
         if not (is_reply and self._runtime.deliver_reply(message)):
-            self._runtime.deliver(control[2], message)
+            self._wait_for_room(channel, self._runtime.deliver(control[2], message))
 
     def _reg_send(self, channel: Channel, control: Control, message: Any) -> None:
         name = _name(control[3])
@@ -157,7 +160,10 @@ class Dispatch:
                     extra={"peer": channel.name},
                 )
             return
-        process = self._runtime.deliver_name(name, message)
+        self._wait_for_room(channel, self._runtime.deliver_name(name, message))
+
+    @staticmethod
+    def _wait_for_room(channel: Channel, process: Process | None) -> None:
         if process is not None and process.full:
             channel.wait_for_room(process)
 
@@ -168,7 +174,7 @@ class Dispatch:
         self._reg_send(channel, control, self._propagation.incoming(control[4], message))
 
     def _alias_send(self, channel: Channel, control: Control, message: Any) -> None:
-        self._runtime.deliver_alias(control[2], message)
+        self._wait_for_room(channel, self._runtime.deliver_alias(control[2], message))
 
     # --- links ------------------------------------------------------------------------------------------------------
 

@@ -172,11 +172,12 @@ class Runtime(Signals):
 
     # --- delivery ---------------------------------------------------------------------------------------------------
 
-    def deliver(self, to: Pid, message: Any) -> None:
-        """To a pid; dropped when it is dead."""
+    def deliver(self, to: Pid, message: Any) -> Process | None:
+        """To a pid, and its process; dropped when it is dead."""
         process = self.find(to)
         if process is not None:
             process.put(message)
+        return process
 
     def deliver_name(self, name: Atom, message: Any) -> Process | None:
         """To a registered name, and who has it; dropped when nobody does."""
@@ -196,20 +197,22 @@ class Runtime(Signals):
             target.set_result(message[1])
         return True
 
-    def deliver_alias(self, ref: Reference, message: Any) -> None:
-        """To an alias; dropped when it is not active (any more).
+    def deliver_alias(self, ref: Reference, message: Any) -> Process | None:
+        """To an alias, and the process behind it if it is one; dropped when it is not active (any more).
 
         The ids alone tell: they start at random, so those of another node or an earlier life of this one never match.
         """
         target = self.aliases.get(ref.ids)
         if target is None:
-            return
+            return None
         if isinstance(target, Process):
             if target.aliases and target.aliases.get(ref.ids):
                 self.unalias(target, ref)
             target.put(message)
-        elif type(message) is tuple and len(message) == 2 and not target.done():
+            return target
+        if type(message) is tuple and len(message) == 2 and not target.done():
             target.set_result(message[1])
+        return None
 
     def route(self, sender: Process | None, to: Any, message: Any) -> None:
         """Send to anything: a pid, an alias, a name, a ``(name, node)`` or a ``global_`` / ``via`` name.
