@@ -146,6 +146,26 @@ def test_a_bounded_mailbox_holds_up_its_senders_whatever_they_send_by(epmd: Epmd
     run(epmd, tmp_path, attack)
 
 
+def test_no_message_passes_for_the_nodes_order_to_end(epmd: Epmd, tmp_path: Path) -> None:
+    async def attack(alice: Node, eve: Peer) -> None:
+        servers = dict(alice.runtime.names)
+        assert {"user", "rex", "net_kernel", "global_name_server"} <= servers.keys()
+        for name, process in servers.items():
+            order = (Atom("EXIT"), alice.runtime.pid, Atom("shutdown"))
+            eve.message((int(Op.REG_SEND), ME, Atom(""), Atom(name)), order)
+            eve.message((int(Op.SEND_SENDER), ME, process.pid), order)
+            eve.message((int(Op.SEND_SENDER_TT), ME, process.pid, 1), order)
+        signal(eve, int(Op.LINK), ME, spawn(idle))
+        await until(lambda: alice.runtime.bonds(EVE))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert alice.runtime.names == servers
+        async with node(epmd, tmp_path, "bob@127.0.0.1") as bob:
+            assert await bob.ping(alice.name)
+
+    run(epmd, tmp_path, attack)
+
+
 # --- control messages -------------------------------------------------------------------------------------------------
 
 

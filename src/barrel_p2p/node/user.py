@@ -50,7 +50,7 @@ def to_stdout(text: str) -> None:
 async def serve(write: Callable[[str], object]) -> None:
     """The process ``user``: ends when the node does, after all that was sent to it before."""
     process_flag("trap_exit", True)
-    node = current_process().runtime.pid
+    process = current_process()
     ending = False
     while not ending:
         text = ""
@@ -62,7 +62,7 @@ async def serve(write: Callable[[str], object]) -> None:
                     reply, printed = answer(request)
                     replies.append((sender, reply_as, reply))
                     text += printed
-                case (Atom("EXIT"), sender, _) if sender == node:
+                case (Atom("EXIT"), _, _) if process.runtime.orders_end(process, message):
                     ending = True
             if ending or len(replies) >= MAX_BATCH or len(text) >= io_lib.MAX_TEXT:
                 break

@@ -18,6 +18,7 @@ from .names import ServerName
 from .process import RUNNING, Process
 from .reasons import EXIT, KILL, NORMAL, SHUTDOWN, TIMEOUT, as_reason, reason_of
 from .runtime import Runtime
+from .signals import KernelExit
 from .system import handle_system
 from .traced import Traced
 
@@ -166,6 +167,8 @@ class ServerLoop:
             if type(kind) is not Atom:
                 if type(message) is Traced:
                     await self._traced(message)
+                elif type(message) is KernelExit and self._is_parents(message):
+                    raise Stop(message[2])
                 else:
                     await self._run("handle_info", server.handle_info, message)
             elif kind == GEN_CALL and len(message) == 3 and _is_from(message[1]):
@@ -175,7 +178,7 @@ class ServerLoop:
             elif kind == SYSTEM and len(message) == 3 and _is_from(message[1]):
                 self.timeout = self.waiting  # who looks at a server must not change what it does next
                 handle_system(self, message[1], message[2])
-            elif kind == EXIT and len(message) == 3 and self._is_parent(message[1]):
+            elif kind == EXIT and len(message) == 3 and self._is_parents(message):
                 raise Stop(message[2])
             else:
                 await self._run("handle_info", server.handle_info, message)
@@ -205,11 +208,13 @@ class ServerLoop:
     def _passes_suspension(self, message: Any) -> bool:
         if type(message) is not tuple or len(message) != 3 or type(message[0]) is not Atom:
             return False
-        return bool(message[0] == SYSTEM or (message[0] == EXIT and self._is_parent(message[1])))
+        return bool(message[0] == SYSTEM or (message[0] == EXIT and self._is_parents(message)))
 
-    def _is_parent(self, pid: Any) -> bool:
-        """Whether an exit of ``pid`` is an order to end: from the process that started us, or from the node."""
-        return bool(pid == self.process.runtime.pid) or (self.parent is not None and bool(pid == self.parent.pid))
+    def _is_parents(self, message: tuple[Any, ...]) -> bool:
+        """Whether an EXIT is an order to end: from the node, or from the process that started us."""
+        if self.process.runtime.orders_end(self.process, message):
+            return True
+        return self.parent is not None and bool(message[1] == self.parent.pid)
 
     async def _call(self, request: Any, from_: Any) -> None:
         result = await self._callback("handle_call", self.server.handle_call, request, from_)

@@ -28,6 +28,12 @@ Sink = Process | asyncio.Future[Any] | Callable[[Any], None]
 _UNBORN: Final = Atom("")  # stands for the pid of a process that another node has yet to spawn
 
 
+class KernelExit(tuple[Any, ...]):
+    """The EXIT message of a process of the node itself, which no message that somebody sent can be taken for."""
+
+    __slots__ = ()
+
+
 class Monitor:
     """One monitor, seen from this node: at least one of its ends is here.
 
@@ -106,16 +112,23 @@ class Signals:
         ``kill`` that was sent can't be trapped and becomes ``killed``; ``kill`` that comes over a link is a reason like
         any other (as Erlang has it).
         """
-        if process.pid in self.kernel and sender.node != self.name:
+        is_kernel = process.pid in self.kernel
+        if is_kernel and sender.node != self.name:
             return
         if not linked and _is(reason, KILL):
             self.terminate(process, KILLED, hard=True)
         elif process.status != RUNNING:
             return
         elif process.trap_exit:
-            process.put_signal((EXIT, sender, reason))
+            message = (EXIT, sender, reason)
+            process.put_signal(KernelExit(message) if is_kernel else message)
         elif not _is(reason, NORMAL) or (not linked and sender == process.pid):
             self.terminate(process, reason)
+
+    def orders_end(self, process: Process, message: tuple[Any, ...]) -> bool:
+        """Whether an EXIT message is the node's order to end. Anybody can send such a message, as in Erlang, but
+        a process of the node itself obeys the signal alone."""
+        return bool(message[1] == self.pid) and (type(message) is KernelExit or process.pid not in self.kernel)
 
     def terminate(self, process: Process, reason: Any, *, hard: bool = False) -> None:
         """End a process for ``reason``, trapping or not: it unwinds at its next await point."""
@@ -418,4 +431,4 @@ def _is(reason: Any, atom: Atom) -> bool:
     return type(reason) is Atom and reason == atom
 
 
-__all__ = ["Monitor", "NameOnNode", "Signals"]
+__all__ = ["KernelExit", "Monitor", "NameOnNode", "Signals"]
