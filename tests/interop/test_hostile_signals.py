@@ -16,7 +16,7 @@ from barrel_p2p.node import dispatch
 from barrel_p2p.proto.control import Op
 from barrel_p2p.proto.handshake import Connected
 from barrel_p2p.term.codec import Codec
-from barrel_p2p.term.types import Reference
+from barrel_p2p.term.types import Export, Reference
 from harness.erlang import COOKIE, Epmd
 from harness.tcp_peer import Peer, config, node
 
@@ -162,6 +162,34 @@ def test_no_message_passes_for_the_nodes_order_to_end(epmd: Epmd, tmp_path: Path
         assert alice.runtime.names == servers
         async with node(epmd, tmp_path, "bob@127.0.0.1") as bob:
             assert await bob.ping(alice.name)
+
+    run(epmd, tmp_path, attack)
+
+
+def test_no_clash_of_global_names_ends_a_process_of_the_node(epmd: Epmd, tmp_path: Path) -> None:
+    """Any member may ask for a clash to be settled, and says itself who clashes."""
+
+    async def attack(alice: Node, eve: Peer) -> None:
+        servers, victim = dict(alice.runtime.names), spawn(idle)
+        kill = Export(Atom("global"), Atom("random_exit_name"), 3)
+        for pid in (*(process.pid for process in servers.values()), victim):
+            arguments = [kill, Atom("x"), Pid(Atom("aaa@h"), 1, 0, 1), pid]
+            call = [ref(1), Atom("global"), Atom("resolve_it"), arguments]
+            eve.message((int(Op.SPAWN_REQUEST), ref(1), ME, ME, (Atom("erpc"), Atom("execute_call"), 4), []), call)
+        await until(lambda: alice.runtime.find(victim) is None)
+        assert alice.runtime.names == servers
+
+    run(epmd, tmp_path, attack)
+
+
+def test_all_that_can_be_called_before_anything_is_exported(epmd: Epmd, tmp_path: Path) -> None:
+    """Each of them is a way into a node: SECURITY.md and the page of remote calls name them."""
+
+    async def attack(alice: Node, eve: Peer) -> None:
+        functions = {":".join(name) for name in alice.exports._functions}
+        assert functions == {"global:resolve_it", "barrel_p2p_service_proxy:relay", "gen_server:cast"}
+        page = (Path(__file__).parents[2] / "docs/reference/rpc.md").read_text()
+        assert all(f"`{function}" in page for function in functions)
 
     run(epmd, tmp_path, attack)
 

@@ -100,7 +100,7 @@ class Resolving:
         if pid.node != runtime.name:
             if runtime.remote is not None:
                 runtime.remote.exit(runtime.pid, pid, KILL)
-        elif (process := runtime.find(pid)) is not None:
+        elif pid not in runtime.kernel and (process := runtime.find(pid)) is not None:  # whoever gave them a name
             runtime.exit_signal(process, runtime.pid, KILL, linked=False)
 
 
