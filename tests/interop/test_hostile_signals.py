@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from barrel_p2p import Atom, Node, Pid, alias, exit, receive, send, spawn
+from barrel_p2p import Atom, GenServer, Node, Pid, alias, call, exit, receive, send, spawn
 from barrel_p2p.node import dispatch
 from barrel_p2p.proto.control import Op
 from barrel_p2p.proto.handshake import Connected
 from barrel_p2p.term.codec import Codec
-from barrel_p2p.term.types import Export, Reference
+from barrel_p2p.term.types import Export, ImproperList, Reference
 from harness.erlang import COOKIE, Epmd
 from harness.tcp_peer import Peer, config, node
 
@@ -174,8 +174,8 @@ def test_no_clash_of_global_names_ends_a_process_of_the_node(epmd: Epmd, tmp_pat
         kill = Export(Atom("global"), Atom("random_exit_name"), 3)
         for pid in (*(process.pid for process in servers.values()), victim):
             arguments = [kill, Atom("x"), Pid(Atom("aaa@h"), 1, 0, 1), pid]
-            call = [ref(1), Atom("global"), Atom("resolve_it"), arguments]
-            eve.message((int(Op.SPAWN_REQUEST), ref(1), ME, ME, (Atom("erpc"), Atom("execute_call"), 4), []), call)
+            asked = [ref(1), Atom("global"), Atom("resolve_it"), arguments]
+            eve.message((int(Op.SPAWN_REQUEST), ref(1), ME, ME, (Atom("erpc"), Atom("execute_call"), 4), []), asked)
         await until(lambda: alice.runtime.find(victim) is None)
         assert alice.runtime.names == servers
 
@@ -190,6 +190,37 @@ def test_all_that_can_be_called_before_anything_is_exported(epmd: Epmd, tmp_path
         assert functions == {"global:resolve_it", "barrel_p2p_service_proxy:relay", "gen_server:cast"}
         page = (Path(__file__).parents[2] / "docs/reference/rpc.md").read_text()
         assert all(f"`{function}" in page for function in functions)
+
+    run(epmd, tmp_path, attack)
+
+
+def test_nobody_answers_a_call_that_was_made_to_another(epmd: Epmd, tmp_path: Path) -> None:
+    """A reference that was seen, in a call to oneself, tells nothing of the next ones."""
+
+    class Slow(GenServer):
+        async def handle_call(self, request: Any, from_: Any) -> Any:
+            asked.set()
+            await tried.wait()
+            return "right"
+
+    asked, tried = asyncio.Event(), asyncio.Event()
+
+    async def attack(alice: Node, eve: Peer) -> None:
+        server = await Slow.start()
+        one, two, three = alice.runtime.reference().ids
+        answer = asyncio.create_task(ask(server))
+        await asked.wait()
+        for step in range(1, 300):
+            for ids in ((one + step, two, three), (one, two + step, three), (one, two, three + step)):
+                guess = Reference(alice.name, alice.runtime.creation, tuple(word & 0xFFFFFFFF for word in ids))
+                eve.message((int(Op.ALIAS_SEND), ME, guess), (ImproperList((Atom("alias"),), guess), "forged"))
+        signal(eve, int(Op.LINK), ME, server)
+        await until(lambda: alice.runtime.bonds(EVE))
+        tried.set()
+        assert await answer == "right"
+
+    async def ask(server: Pid) -> Any:
+        return await call(server, "which?", 10)
 
     run(epmd, tmp_path, attack)
 

@@ -7,9 +7,10 @@ All of it runs on the loop's thread, so a send is an append and a signal takes e
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Coroutine
+import os
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Token, copy_context
+from struct import Struct
 from types import CoroutineType
 from typing import Any, Final
 
@@ -28,7 +29,8 @@ MAX_ID: Final = (1 << 28) - 1  # older nodes keep 28 bits of a pid's number and 
 MAX_SERIAL: Final = (1 << 13) - 1
 WORD: Final = 0xFFFFFFFF
 _ALIAS: Final = (Atom("alias"),)
-LOW_WORD: Final = (1 << 18) - 1  # older nodes keep 18 bits of a reference's first word
+_IDS: Final = Struct(">HII")  # of a reference: older nodes keep 18 bits of the first word
+RANDOM_BYTES: Final = 1000 * _IDS.size  # fetched at once, since the system's randomness costs a call
 
 
 class Runtime(Signals):
@@ -43,7 +45,6 @@ class Runtime(Signals):
         name: the node's name; every pid carries it.
         creation: tells this life of the node from earlier ones, 1 to 2**32 - 1.
         remote: what sends to other nodes; without it every other node is unreachable.
-        rng: where references start; the system's randomness unless a test wants them repeatable.
         exit_grace: seconds a process may take to unwind after an exit signal (5.0, OTP's default shutdown time).
     """
 
@@ -53,11 +54,9 @@ class Runtime(Signals):
         creation: int,
         *,
         remote: Remote | None = None,
-        rng: random.Random | None = None,
         exit_grace: float = 5.0,
     ) -> None:
         super().__init__()
-        rng = rng or random.SystemRandom()
         self.name = Atom(name)
         self.creation: Final = creation
         self.remote = remote
@@ -80,7 +79,7 @@ class Runtime(Signals):
         self._deadlines: Deadlines | None = None
         self._last_key = 0
         self._make_reference: Final = reference_maker(self.name, creation)
-        self._ref: Final = [rng.getrandbits(18), rng.getrandbits(32), rng.getrandbits(31)]
+        self._random: Iterator[tuple[int, ...]] = iter(())
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -99,15 +98,12 @@ class Runtime(Signals):
     # --- identities -------------------------------------------------------------------------------------------------
 
     def reference(self) -> Reference:
-        """A new unique reference."""
-        words = self._ref
-        words[0] += 1
-        if words[0] > LOW_WORD:
-            words[0] = 0
-            words[1] = (words[1] + 1) & WORD
-            if words[1] == 0:
-                words[2] = (words[2] + 1) & WORD
-        return self._make_reference((words[0], words[1], words[2]))
+        """A new reference. Nobody can guess it, since who knows that of a call can answer it."""
+        ids = next(self._random, None)
+        if ids is None:
+            self._random = _IDS.iter_unpack(os.urandom(RANDOM_BYTES))
+            ids = next(self._random)
+        return self._make_reference(ids)
 
     def _new_key(self) -> int:
         """A number that no process has: the id of its pid, and above it the serial."""
@@ -200,7 +196,7 @@ class Runtime(Signals):
     def deliver_alias(self, ref: Reference, message: Any) -> Process | None:
         """To an alias, and the process behind it if it is one; dropped when it is not active (any more).
 
-        The ids alone tell: they start at random, so those of another node or an earlier life of this one never match.
+        The ids alone tell: they are random, so those of another node or an earlier life of this one never match.
         """
         target = self.aliases.get(ref.ids)
         if target is None:

@@ -157,13 +157,13 @@ class Reference:
         return (Reference, (self.node, self.creation, self.ids))
 
 
-def reference_maker(node: Atom, creation: int) -> Callable[[tuple[int, int, int]], Reference]:
+def reference_maker(node: Atom, creation: int) -> Callable[[tuple[int, ...]], Reference]:
     """What makes the references of one life of a node, with their encoding, which would cost more to make later."""
     head = b"Z" + pack(">H", 3) + atom_etf(node) + pack(">I", creation)
     words = Struct(">III").pack
     new = Reference.__new__
 
-    def make(ids: tuple[int, int, int]) -> Reference:
+    def make(ids: tuple[int, ...]) -> Reference:
         reference = new(Reference)
         reference.node, reference.creation, reference.ids = node, creation, ids  # type: ignore[misc]
         reference._etf = head + words(*ids)
