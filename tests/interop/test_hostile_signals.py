@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from barrel_p2p import Atom, GenServer, Node, Pid, alias, call, exit, receive, send, spawn
-from barrel_p2p.node import dispatch
+from barrel_p2p.node import dispatch, guests
 from barrel_p2p.proto.control import Op
 from barrel_p2p.proto.handshake import Connected
 from barrel_p2p.term.codec import Codec
@@ -268,6 +268,24 @@ def test_a_spawn_with_an_impossible_name_is_refused(
 
     run(epmd, tmp_path, attack)
     assert not caplog.records
+
+
+def test_a_flood_of_spawns_is_told_once(
+    epmd: Epmd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(guests, "MAX_GUESTS", 3)
+
+    async def attack(alice: Node, eve: Peer) -> None:
+        alice.export(idle, module="m", name="idle")
+        for number in range(1000):
+            eve.message((int(Op.SPAWN_REQUEST), ref(number), ME, ME, (Atom("m"), Atom("idle"), 0), []), [])
+        signal(eve, int(Op.LINK), ME, spawn(idle))
+        await until(lambda: alice.runtime.bonds(EVE))
+
+    run(epmd, tmp_path, attack)
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        f"{EVE} has 3 processes running here"
+    ]
 
 
 # --- what the log says ------------------------------------------------------------------------------------------------

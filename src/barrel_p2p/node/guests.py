@@ -26,6 +26,7 @@ class Guests:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._of: dict[str, dict[Process, None]] = {}
+        self._told: set[str] = set()  # of whom the log says that they have too many
 
     def spawn(
         self,
@@ -43,12 +44,10 @@ class Guests:
         """
         mine = self._of.setdefault(host_of, {})
         if len(mine) >= MAX_GUESTS:
-            log.warning(
-                "%s has %d processes running here; no more are spawned for it",
-                host_of,
-                len(mine),
-                extra={"peer": host_of},
-            )
+            if host_of not in self._told:
+                self._told.add(host_of)
+                text = "%s has %d processes running here; no more are spawned for it (said once, until all have ended)"
+                log.warning(text, host_of, len(mine), extra={"peer": host_of})
             raise TooManyGuests(f"{host_of} has {len(mine)} processes running here")
         process = self._runtime.spawn(func, args, name=name)
         process.group_leader = leader if isinstance(leader, Pid) else None
@@ -62,6 +61,7 @@ class Guests:
             mine.pop(process, None)
             if not mine:
                 del self._of[host_of]
+                self._told.discard(host_of)
 
 
 __all__ = ["MAX_GUESTS", "Guests", "TooManyGuests"]
