@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from barrel_p2p.proto.global_events import Call, Cast, Demonitor, ForgetCall, Log, Monitor, Order, Tell
 from barrel_p2p.proto.global_strands import Strands
-from barrel_p2p.proto.global_tables import MAX_NAMES, Locks, Names
+from barrel_p2p.proto.global_tables import MAX_BYTES, MAX_NAMES, Locks, Names
 from barrel_p2p.term.types import Atom, Pid
 
 VERSION: Final = 8
@@ -153,7 +153,8 @@ class Core:
         if not self.names.insert(name, pid, method, registrar):
             if not self._told_full:
                 self._told_full = True
-                self.log("error", f"global has {MAX_NAMES} names; further ones are refused, now and later")
+                text = f"it has {len(self.names.entries)} names, {MAX_NAMES} are allowed, each of {MAX_BYTES} bytes"
+                self.log("error", f"global refuses a name, and says so once: {text}")
             return False
         self._tell_owner(name, before, pid, source)
         return True

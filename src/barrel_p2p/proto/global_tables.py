@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from barrel_p2p.crdt.wire import fits
 from barrel_p2p.term.maps import TermMap, exact_key
 from barrel_p2p.term.types import Atom, ImproperList, Pid
 
@@ -18,6 +19,8 @@ MAX_NAMES: Final = 100_000
 """Names in the table; further ones are refused. A guess, some 60 MB."""
 MAX_LOCKS: Final = 10_000
 """Locked resources, and holders of one of them; further ones are refused. A guess."""
+MAX_BYTES: Final = 64 << 10
+"""Of a name with its resolve function, and of the id of a lock; larger ones are refused. A guess, as for services."""
 
 
 def key_of(term: Any) -> Hashable:
@@ -68,7 +71,9 @@ class Names:
         return [self.entries[key].name for key in self._of.get(pid, ())]
 
     def insert(self, name: Any, pid: Pid, method: Any, registrar: Any = None) -> bool:
-        """Give ``pid`` the name, whoever had it; false when the table is full."""
+        """Give ``pid`` the name, whoever had it; false when the table is full or the name too large."""
+        if not fits((name, method, registrar), MAX_BYTES):
+            return False
         key = key_of(name)
         if key not in self.entries and len(self.entries) >= MAX_NAMES:
             return False
@@ -129,7 +134,7 @@ class Locks:
         where = key_of(resource)
         lock = self.locks.get(where)
         if lock is None:
-            if len(self.locks) >= MAX_LOCKS:
+            if len(self.locks) >= MAX_LOCKS or not fits((resource, requester), MAX_BYTES):
                 return False
             lock = Lock(requester, key_of(requester), {})
         elif lock.key != key_of(requester):
@@ -169,4 +174,4 @@ class Locks:
         return True
 
 
-__all__ = ["MAX_LOCKS", "MAX_NAMES", "Entry", "Lock", "Locks", "Names", "key_of"]
+__all__ = ["MAX_BYTES", "MAX_LOCKS", "MAX_NAMES", "Entry", "Lock", "Locks", "Names", "key_of"]

@@ -350,3 +350,13 @@ def test_a_name_too_deep_to_compare_is_refused() -> None:
         name = [name]
     assert story.call(HIS, "register", name, story.pid(), METHOD) is None
     assert story.call(HIS, "set_lock", (name, 1)) is None
+
+
+@pytest.mark.parametrize("large", [b"x" * (70 << 10), [1] * (70 << 10), {Atom("k"): b"x" * (70 << 10)}])
+def test_names_functions_and_locks_are_bounded_in_size(large: Any) -> None:
+    names = global_tables.Names(lambda pid: 1, lambda number: None)
+    assert not names.insert(large, HIS, METHOD) and not names.insert("name", HIS, large) and not names.entries
+    assert names.insert("name", HIS, METHOD)
+    locks = global_tables.Locks(lambda pid: 1, lambda number: None)
+    assert not locks.set(large, HIS, HIS) and not locks.set("lock", large, HIS) and not locks.locks
+    assert locks.set("lock", HIS, HIS)
