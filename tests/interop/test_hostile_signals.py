@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from barrel_p2p import Atom, GenServer, Node, Pid, alias, call, exit, receive, send, spawn
+from barrel_p2p import Atom, GenServer, Node, Pid, alias, call, exit, receive, send, spawn, spawn_link
 from barrel_p2p.node import dispatch, guests
 from barrel_p2p.proto.control import Op
 from barrel_p2p.proto.handshake import Connected
@@ -221,6 +221,27 @@ def test_nobody_answers_a_call_that_was_made_to_another(epmd: Epmd, tmp_path: Pa
 
     async def ask(server: Pid) -> Any:
         return await call(server, "which?", 10)
+
+    run(epmd, tmp_path, attack)
+
+
+def test_exits_of_unknown_processes_are_kept_for_spawns_that_link_alone(epmd: Epmd, tmp_path: Path) -> None:
+    """They were held against every open request, and kept with each of the caller's."""
+
+    async def attack(alice: Node, eve: Peer) -> None:
+        async def ask() -> None:
+            await spawn("m:f", node=EVE)
+
+        async def bear() -> None:
+            await spawn_link("m:f", node=EVE)
+
+        asking, bearing = spawn(ask), spawn(bear)
+        await until(lambda: len(alice.spawner._requests) == 2)
+        for pid in (asking, bearing):
+            eve.message((int(Op.PAYLOAD_EXIT), Pid(EVE, 99, 0, 5), pid), b"reason")
+        kept = {request.owner: request.early_exits for request in alice.spawner._requests.values()}
+        await until(lambda: kept[bearing])
+        assert kept[asking] == {}
 
     run(epmd, tmp_path, attack)
 

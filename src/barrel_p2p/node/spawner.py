@@ -73,6 +73,7 @@ class Spawner:
         self._route = route
         self._propagation = propagation
         self._requests: dict[Reference, _Request] = {}
+        self._linking: dict[Reference, _Request] = {}  # those that ask for a link
         self.guests = Guests(runtime)
 
     # --- asking another node ----------------------------------------------------------------------------------------
@@ -117,6 +118,8 @@ class Spawner:
         )  # fmt: skip
         control = self._propagation.outgoing(route, control)
         self._requests[ref] = request
+        if link:
+            self._linking[ref] = request
         sink = caller if down is None else down
         if monitor is not None and sink is not None:
             request.monitor = self._runtime.expect_down(node, owner, sink, ref)
@@ -141,6 +144,7 @@ class Spawner:
                 request.future.set_exception(error)
             return
         del self._requests[ref]
+        self._linking.pop(ref, None)
         if request.monitor is not None:
             request.monitor.shown = result
         if flags & SPAWN_FLAG_LINK:
@@ -152,13 +156,14 @@ class Spawner:
 
     def early_exit(self, node: Atom, remote: Pid, local: Pid, reason: Any) -> None:
         """An EXIT for a link we don't know: it may belong to a spawn whose reply is still on its way."""
-        for request in self._requests.values():
+        for request in self._linking.values():
             if request.node == node and request.owner == local and len(request.early_exits) < 16:
                 request.early_exits[remote] = reason
 
     def abandon(self, ref: Reference) -> None:
         """Forget a request, and the monitor that goes with it."""
         request = self._requests.pop(ref, None)
+        self._linking.pop(ref, None)
         if request is not None and request.monitor is not None:
             self._runtime.end_monitor(request.monitor)
 
