@@ -13,7 +13,7 @@ The map of the package; imports point one way, from the top of this list to the 
 - ``proto``: every protocol as a pure machine: authentication, handshake, control messages
 - ``process``: processes, links, monitors, servers, supervisors on one node
 - ``net``: moves bytes between nodes; ``disk``: what survives a restart
-- ``crdt``, ``term``: pure values and their bytes; ``errors``: everything that can be raised
+- ``crdt``, ``term``: pure values and their bytes; ``errors``: all that can be raised; ``shown``: values in log lines
 - ``testing``: public test support, may import anything
 """
 
