@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from barrel_p2p.testing import Scenario, run
+from barrel_p2p.testing import Scenario, checkers, run
+from barrel_p2p.testing.cluster import Cluster
 from barrel_p2p.testing.scenario import JoinPlan, Network
 
 SEEDS = 100  # some 0.4 s each; ``make sim`` runs more
@@ -37,6 +38,33 @@ def test_links_are_mended_where_messages_get_lost() -> None:
     assert lossy.reliability > 0.999
     assert report.phases["end"].component == 1.0
     assert report.phases["end"].one_sided <= 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_split_heals_although_all_nodes_but_the_contacts_were_replaced_meanwhile(seed: int) -> None:
+    """A new release was rolled out on either side: nobody is left who had a neighbour on the other."""
+    plan = Scenario(name="rollout", nodes=62, join=JoinPlan(within=30, contacts=2, configured=True))
+    cluster = Cluster(plan, seed)
+    clock = cluster.clock
+    for number in range(plan.nodes):
+        clock.at(number * 500, lambda name, _, __: cluster.start(name), f"n{number}@sim")
+    clock.run(90_000)
+    assert not checkers.connected(cluster)
+    cluster.cut({member.name: member.number % 2 for member in cluster.live}, one_way=False)
+    clock.run(clock.ms + 400_000)
+    for old in cluster.live:
+        if old.name not in cluster.contacts:
+            cluster.crash(old)
+            new = f"new{cluster.made}@sim"
+            cluster.sides[new] = old.side
+            cluster.start(new)
+            clock.run(clock.ms + 3000)
+    clock.run(clock.ms + 400_000)
+    assert checkers.connected(cluster)
+    cluster.heal()
+    clock.run(clock.ms + 600_000)
+    assert not checkers.connected(cluster)
+    assert not checkers.symmetric(cluster)
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -40,7 +40,6 @@ class Contacts:
 
     Args:
         entries: as above.
-        own_name: never a contact of itself, whatever DNS says.
         services: for ``srv:`` entries; made if there are any.
 
     Raises:
@@ -50,13 +49,11 @@ class Contacts:
     def __init__(
         self,
         entries: Sequence[str],
-        own_name: Atom,
         *,
         services: ServiceRecords | None = None,
         resolve: Callable[[str], Awaitable[list[str]]] = resolve_host,
     ) -> None:
         self._entries = [_parsed(entry) for entry in entries]
-        self._own_name = own_name
         self._services = services
         self._resolve = resolve
         if services is None and any(kind == "srv" for kind, _, _ in self._entries):
@@ -66,12 +63,11 @@ class Contacts:
         return bool(self._entries)
 
     async def find(self) -> list[Contact]:
-        """The contacts of this moment; what can't be resolved is logged and left out."""
+        """The contacts of this moment, this node too if it is one; what can't be resolved is logged and left out."""
         found: dict[Atom, Contact] = {}
         for kind, alive, host in self._entries:
             for contact in await self._behind(kind, alive, host):
-                if contact.name != self._own_name:
-                    found.setdefault(contact.name, contact)
+                found.setdefault(contact.name, contact)
         return list(found.values())
 
     async def _behind(self, kind: str, alive: str, host: str) -> list[Contact]:

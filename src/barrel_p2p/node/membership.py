@@ -240,7 +240,7 @@ class Membership(Driver):
         try:
             contacts = await self._contacts.find()
             for contact in contacts:
-                if contact.address is not None:
+                if contact.address is not None and contact.name != self._name:
                     self._learn_address(contact.name, contact.address)
             self.tell(event.ContactsFound(tuple(contact.name for contact in contacts)))
         finally:

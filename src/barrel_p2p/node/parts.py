@@ -66,7 +66,7 @@ class Parts:
         options = node.options
         self._node = node
         self._data_dir = DataDir(options.data_dir or Path("data") / node.name)
-        self._contacts = Contacts(options.contact_nodes, node.name)
+        self._contacts = Contacts(options.contact_nodes)
         self.addresses: dict[Atom, Address] = {}
         self.monitors = Subscribers()
         self.carrier: Carrier | None = None

@@ -48,7 +48,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
-from barrel_p2p.proto.hyparview_config import FILL_DELAY
+from barrel_p2p.proto.hyparview_config import FILL_DELAY, MAX_BACKOFF
 from barrel_p2p.proto.hyparview_events import (
     ConnectFailed,
     ContactsFound,
@@ -381,23 +381,34 @@ class HyParView(Links):
             self._round = some_of(contacts, MAX_ROUND, "", self._rng)
             self._next_contact()
         else:
-            unheard = self._unheard(contacts)
-            if not unheard:
-                return
             wait = self._contacted + HEARSAY - self._now
-            if wait > 0:
+            unheard = self._unheard(contacts)
+            if unheard and wait > 0:
                 self._start_contacts(wait)
                 return
-            self._attempt(self._one_of(unheard), "rejoin")
+            if unheard:
+                self._attempt(self._one_of(unheard), "rejoin")
+            if self._is_contact and not (unheard and self._passive.has_room()):
+                self._start_contacts(MAX_BACKOFF)
+                return
+            if not unheard:
+                return
         retry = self.config.contact_retry_ms / 1000
         self._start_contacts(max(retry, min(2 * self._contact_wait, MAX_CONTACT_WAIT * retry)))
 
     def _unheard(self, contacts: list[str]) -> list[str]:
         """Contacts of which nobody spoke, in a cluster so small that everybody hears of everybody: they may be another
-        cluster, which came to be when two contacts found each other and two others did."""
-        if not self._passive.has_room():
+        cluster, which came to be when two contacts found each other and two others did.
+
+        A contact looks for the others in a large cluster, too, and never stops: after a long split they may be all
+        that the nodes of either side still know of the other. They are few, so nobody is asked often."""
+        if not self._passive.has_room() and not self._is_contact:
             return []
         return [peer for peer in contacts if peer not in self._active and peer not in self._passive.names]
+
+    @property
+    def _is_contact(self) -> bool:
+        return self.name in self._contacts
 
     def _contacts_found(self, fact: ContactsFound) -> None:
         self._contacts = fact.peers

@@ -18,8 +18,6 @@ from barrel_p2p.net.discovery import Discovery
 from barrel_p2p.net.dns import ServiceRecords, in_order
 from barrel_p2p.term.types import Atom
 
-OWN = Atom("own@127.0.0.1")
-
 
 class NameServer(asyncio.DatagramProtocol):
     """Answers from a table of name to SRV records; ``None`` never answers, a missing name does not exist."""
@@ -120,9 +118,8 @@ def test_contacts_are_names_addresses_behind_a_name_and_service_records() -> Non
                 "seed@10.0.0.1",
                 "dns:shop@all.shop.test",
                 "srv:shop@_barrel-p2p._udp.shop.test",
-                "own@127.0.0.1",
             ]
-            contacts = Contacts(entries, OWN, services=srv, resolve=resolve)
+            contacts = Contacts(entries, services=srv, resolve=resolve)
             assert await contacts.find() == [
                 Contact(Atom("seed@10.0.0.1")),
                 Contact(Atom("shop@192.0.2.1")),
@@ -141,7 +138,7 @@ def test_contacts_that_do_not_resolve_are_logged_and_asked_for_again(caplog: pyt
         return known
 
     async def main() -> None:
-        contacts = Contacts(["dns:shop@all.shop.test"], OWN, resolve=later)
+        contacts = Contacts(["dns:shop@all.shop.test"], resolve=later)
         assert await contacts.find() == []
         assert "all.shop.test: it does not resolve" in caplog.text
         known.append("192.0.2.1")
@@ -153,7 +150,7 @@ def test_contacts_that_do_not_resolve_are_logged_and_asked_for_again(caplog: pyt
 @pytest.mark.parametrize("entry", ["nonsense", "dns:shop", "srv:@x", "dns:a b@c", "", 7])
 def test_a_bad_contact_is_refused(entry: str) -> None:
     with pytest.raises(ConfigError, match="contact_nodes"):
-        Contacts([entry], OWN)
+        Contacts([entry])
 
 
 def test_the_users_own_function_is_asked_after_the_table() -> None:

@@ -520,7 +520,7 @@ def test_contacts_are_tried_one_after_the_other_before_there_is_a_pause() -> Non
 
 def test_a_contact_that_nobody_speaks_of_is_linked_to() -> None:
     """Of four contacts two and two may find each other: two clusters."""
-    node = Node(contact_nodes=names("c", "d", "me"))
+    node = Node(contact_nodes=names("c", "d"))
     node.fire("contact")
     [first] = node.connects
     node.connected(first)
@@ -547,6 +547,27 @@ def test_a_contact_that_was_heard_of_is_left_alone() -> None:
     node.fire("contact")
     assert node.connects == []
     assert "contact" not in node.timers
+
+
+def test_a_contact_never_stops_looking_for_the_others() -> None:
+    """Of a cluster that was split for long, they may be all that one side still knows of the other."""
+    node = Node(contact_nodes=names("c", "me"), passive_size=2)
+    node.fire("contact")
+    node.connected("c")
+    node.neighbor("x")
+    node.fire("contact")
+    assert node.connects == []  # all is well
+    node.lost("c")
+    node.receive("x", ShuffleReply(names("p", "q")))  # there are more nodes than names that a node remembers
+    for peer in node.connects:
+        node.failed(peer)
+    asked_at = node.now
+    node.fire("contact")
+    assert node.connects == ["c"]
+    assert node.now - asked_at >= 100.0
+    node.failed("c")
+    node.fire("contact")
+    assert node.connects == ["c"]
 
 
 def test_a_node_that_lost_everybody_turns_to_its_contacts() -> None:
