@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import stat
@@ -115,9 +116,18 @@ def require_private(path: Path) -> None:
 
 def unusable(path: Path, attempt: str, error: OSError, option: str = "data_dir") -> ConfigError:
     """The ConfigError for a file operation that failed below the directory that ``option`` names."""
-    return ConfigError(
-        f"could not {attempt} {path}: {error.strerror or error}; choose another {option} or fix its rights"
-    )
+    return ConfigError(f"could not {attempt} {path}: {error.strerror or error}; {remedy(error.errno, option)}")
+
+
+def remedy(code: int | None, option: str = "data_dir") -> str:
+    """What to do about an error of the operating system with a file below the directory that ``option`` names."""
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return f"free some space there, or choose another {option}"
+    if code == errno.EROFS:
+        return f"mount it writable, or choose another {option}"
+    if code in (errno.EMFILE, errno.ENFILE):
+        return "this process may open no more files: raise its limit (ulimit -n, LimitNOFILE= of systemd)"
+    return f"choose another {option} or fix its rights"
 
 
 __all__ = [
@@ -126,6 +136,7 @@ __all__ = [
     "make_backup_directory",
     "make_directory",
     "make_private_directory",
+    "remedy",
     "require_private",
     "sync_directory",
     "unusable",

@@ -183,12 +183,12 @@ class KeyStore:
             raise unusable(path, "read", error) from None
         if len(data) != KEY_SIZE:
             size = f"{len(data)} bytes" if len(data) < KEY_SIZE else "more than that"
+            damage = f"{path} must hold {KEY_SIZE} bytes but has {size}: it was cut short or is no key of ours. "
+            if path == self._pub and self._key.exists():  # if that is damaged as well, the next start tells
+                raise ConfigError(f"{damage}Delete it: it is made again from {self._key}")
             raise ConfigError(
-                f"{path} must hold {KEY_SIZE} bytes but has {size}: it was cut short or is no key of ours. "
-                "Restore it from a "
-                f"backup; or delete {self._key} and {self._pub} to get a new identity, which peers that "
-                "pinned this node "
-                "refuse until they unpin it"
+                f"{damage}Restore it from a backup; or delete {self._key} and {self._pub} to get a new identity, which "
+                "peers that pinned this node refuse until they unpin it"
             )
         return data
 

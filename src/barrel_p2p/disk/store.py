@@ -12,6 +12,7 @@ a connection of its own. Each row carries a checksum, for SQLite has none. A fil
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -22,7 +23,7 @@ from typing import Final
 from zlib import crc32
 
 from barrel_p2p.disk.checkpoints import Checkpoints
-from barrel_p2p.disk.files import PRIVATE_FILE, make_directory, unusable
+from barrel_p2p.disk.files import PRIVATE_FILE, make_directory, remedy, unusable
 from barrel_p2p.errors import ConfigError, StoreError
 
 log = logging.getLogger("barrel_p2p.disk")
@@ -78,12 +79,12 @@ class Store:
             return cls._open(path, checkpoints)
         except sqlite3.DatabaseError as error:
             if not _corrupt(error):
-                raise ConfigError(f"could not open {path}: {error}; choose another data_dir or free it") from None
+                raise ConfigError(f"could not open {path}: {error}; {_remedy(error)}") from None
             set_aside(path, error)
         try:
             return cls._open(path, checkpoints)
         except sqlite3.Error as error:
-            raise ConfigError(f"could not open {path}: {error}") from None
+            raise ConfigError(f"could not open {path}: {error}; {_remedy(error)}") from None
 
     @classmethod
     def _open(cls, path: Path, checkpoints: Checkpoints) -> Store:
@@ -217,6 +218,19 @@ def delete_files(path: Path) -> bool:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{path}{suffix}")
     return existed
+
+
+def _remedy(error: sqlite3.Error) -> str:
+    match (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF:
+        case sqlite3.SQLITE_FULL:
+            return remedy(errno.ENOSPC)
+        case sqlite3.SQLITE_READONLY:
+            return remedy(errno.EROFS)
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return "another program holds it: end that"
+        case sqlite3.SQLITE_CANTOPEN:
+            return f"fix the rights of its directory; or else {remedy(errno.EMFILE)}"
+    return remedy(None)
 
 
 def _corrupt(error: sqlite3.Error) -> bool:

@@ -60,6 +60,16 @@ def test_a_file_of_the_wrong_size_is_named_and_kept(tmp_path: Path, name: str, s
     assert (tmp_path / name).stat().st_size == size
 
 
+def test_a_damaged_public_half_costs_no_identity(tmp_path: Path) -> None:
+    identity = KeyStore(tmp_path).load_or_create()
+    files.write_atomic(tmp_path / "node.pub", b"")
+    with pytest.raises(ConfigError, match="Delete it: it is made again") as error:
+        KeyStore(tmp_path).load_or_create()
+    assert "new identity" not in str(error.value)
+    (tmp_path / "node.pub").unlink()
+    assert KeyStore(tmp_path).load_or_create().public_key == identity.public_key
+
+
 def test_a_lost_key_is_not_replaced(tmp_path: Path) -> None:
     KeyStore(tmp_path).load_or_create()
     (tmp_path / "node.key").unlink()

@@ -160,6 +160,26 @@ def test_an_unusable_place_is_told(tmp_path: Path, checkpoints: Checkpoints) -> 
         Store.open(tmp_path / "file" / "m.db", checkpoints)
 
 
+def test_a_store_that_can_not_be_opened_says_what_to_do(tmp_path: Path, checkpoints: Checkpoints) -> None:
+    Store.open(tmp_path / "m.db", checkpoints).close()
+    held = sqlite3.connect(tmp_path / "m.db", isolation_level=None)
+    held.execute("PRAGMA locking_mode = EXCLUSIVE")
+    held.execute("BEGIN IMMEDIATE")
+    with pytest.raises(ConfigError, match="another program holds it"):
+        Store.open(tmp_path / "m.db", checkpoints)
+    held.close()
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.open(os.devnull, os.O_RDONLY)  # the next number: one file can be opened, and its log can't
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 1, hard))
+    os.close(spare)
+    try:
+        with pytest.raises(ConfigError, match="raise its limit"):
+            Store.open(tmp_path / "m.db", checkpoints)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_a_full_disk_refuses_and_keeps_the_rest(tmp_path: Path, checkpoints: Checkpoints) -> None:
     store = Store.open(tmp_path / "m.db", checkpoints)
     store.write([(b"a", b"1")])
