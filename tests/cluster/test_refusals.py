@@ -38,6 +38,26 @@ def test_a_wrong_cookie_is_told_on_both_sides(tmp_path: Path, caplog: pytest.Log
     run(story, tmp_path)
 
 
+def test_what_somebody_has_to_mend_is_a_warning_where_it_was_dialled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node that joins by ``contact_nodes`` has no caller who would see the error."""
+
+    async def story(cluster: Cluster) -> None:
+        alice = await cluster.node("alice", setup_timeout_ms=2000)
+        await refused(cluster, alice, "eve", cookie="wrong", setup_timeout_ms=2000)
+        with pytest.raises(NotConnected):
+            await alice.connect("nobody@127.0.0.1", ("127.0.0.1", 1))
+        said = {r.getMessage(): r.levelno for r in caplog.records if r.getMessage().startswith("no connection to")}
+        assert {text.split()[3].rstrip(":"): level for text, level in said.items()} == {
+            "alice@127.0.0.1": logging.WARNING,
+            "nobody@127.0.0.1": logging.INFO,
+        }
+
+    caplog.set_level(logging.INFO)
+    run(story, tmp_path)
+
+
 def test_another_key_for_a_pinned_name_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def story(cluster: Cluster) -> None:
         alice = await cluster.node("alice")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from barrel_p2p.disk.files import remedy
 from barrel_p2p.errors import BarrelError, InternalError, NotConnected
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.node.establishing import DialingRole
@@ -45,7 +47,8 @@ class Attempt:
         except BarrelError as error:
             self.failed(error)
         except OSError as error:
-            self.failed(NotConnected(f"no connection to {self.name}: {error}"))
+            more = f"; {remedy(error.errno)}" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+            self.failed(NotConnected(f"can't dial {self.name}: {error}{more}"))
         except Exception as error:
             log.exception("internal error while %s is dialled", self.name, extra={"peer": self.name})
             self.failed(InternalError(f"the dial of {self.name} failed by a bug: {error!r}"))

@@ -316,8 +316,11 @@ class Routes:
     def _give_up(self, order: event.GiveUp) -> None:
         pending = self._pending.pop(order.name, None)
         lost = 0 if pending is None else len(pending)
+        # that a peer is away passes; a wrong cookie, a key that changed, a full disk of ours need somebody's hand
+        passes = isinstance(order.error, NotConnected) and bool(order.error.reason)
+        quiet = logging.INFO if passes else logging.WARNING
         log.log(
-            logging.WARNING if lost else logging.DEBUG if self._stopped else logging.INFO,
+            logging.WARNING if lost else logging.DEBUG if self._stopped else quiet,
             "no connection to %s: %s%s",
             order.name,
             order.error,
