@@ -87,6 +87,7 @@ class Lives:
         """The node stops: it is dead for all others at once."""
         self.stop()
         self._ours.write(Goodbye())
+        self._tell_news()
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -115,15 +116,19 @@ class Lives:
         if elapsed > self._max_tick_s:
             self._patient_until = now + TTL_MS / 1000
         self._ours.write(Tick(round(elapsed * 1000), beat and self._replication.connected, spread))
-        news = self._leases.news()
-        if news:
-            for peer in self._replication.kin:
-                channel = self._routes.up(peer)
-                if channel is not None and not channel.gate.closed:
-                    with suppress(BarrelError):  # the channel is overrun and closes: its loss is told
-                        channel.send_to_name(self._runtime.pid, NEWS, news)
+        self._tell_news()
         if now >= self._patient_until:
             self._bury([node for node in self._alive if not self._has_lease(node)])
+
+    def _tell_news(self) -> None:
+        news = self._leases.news()
+        if not news:
+            return
+        for peer in self._replication.kin:
+            channel = self._routes.up(peer)
+            if channel is not None and not channel.gate.closed:
+                with suppress(BarrelError):  # the channel is overrun and closes: its loss is told
+                    channel.send_to_name(self._runtime.pid, NEWS, news)
 
     def _received(self, channel: Channel, news: Any) -> None:
         self._ours.write(Heard(news))

@@ -15,7 +15,8 @@ Beside ``leases``, which is upstream's and is for members that own partitions, t
 
 - A lease is counted by the time that passes here, not by comparing wall clocks: those of hosts may differ by a minute.
   Numbers are wall times of the sender only so that they grow over its restarts. Told of a greater number of its own, a
-  node goes on above it.
+  node goes on above it; and it is told, by who remembers it as dead, so that one that starts again with an earlier
+  clock is alive at once.
 - Time in which we did not run (a stopped process, a blocked loop, a host that slept) doesn't count: we heard nobody
   then. ``Tick`` gives what has passed, and more than ``max_tick_ms`` of it is not believed.
 - The number of a dead node is remembered for ``REMEMBER_MS``: copies and broadcasts on their way don't wake it.
@@ -96,6 +97,7 @@ class NodeLeases:
         self._max_tick = lease_ms // 2 if max_tick_ms is None else max_tick_ms
         self._max = max_nodes
         self._number = 0
+        self._left = False
         self._leases: dict[Atom, _Lease] = {}  # of the others
         self._news: dict[Atom, None] = {}  # who renewed its word since ``news`` was asked
         self._near: dict[Atom, None] = {}  # of whom a neighbour told since we last broadcast
@@ -118,6 +120,8 @@ class NodeLeases:
         if isinstance(operation, Heard):
             return self._merge(operation.news, wall_ms, self._near)
         if isinstance(operation, Goodbye):
+            self._left = True
+            self._news[self._node] = None  # a broadcast may have to go through a node that stops as well
             return Applied(broadcast=[self._word(0, wall_ms)])
         raise TypeError(f"{type(operation).__name__} is no operation of leases")
 
@@ -135,13 +139,13 @@ class NodeLeases:
         """What was heard and said since this was last asked, for the neighbours."""
         news = self._told(self._news)
         if self._node in self._news:
-            news[self._node] = (self._number, self._lease_ms)
+            news[self._node] = (self._number, 0 if self._left else self._lease_ms)
         self._news.clear()
         return news
 
     def _told(self, nodes: Iterable[Atom]) -> dict[Atom, tuple[int, int]]:
         leases = [(node, self._leases.get(node)) for node in nodes]
-        return {node: (lease.number, lease.left_ms) for node, lease in leases if lease is not None}
+        return {node: (lease.number, max(lease.left_ms, 0)) for node, lease in leases if lease is not None}
 
     def _word(self, lease_ms: int, wall_ms: int) -> dict[Atom, tuple[int, int]]:
         self._number = max(self._number + 1, wall_ms)
@@ -190,6 +194,8 @@ class NodeLeases:
             return None
         known = self._leases.get(node)
         if known is not None and number <= known.number:
+            if number < known.number and lease_ms and known.left_ms <= 0:
+                self._news[node] = None
             return None
         if known is None:
             if len(self._leases) >= self._max:
