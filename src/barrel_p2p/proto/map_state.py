@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from barrel_p2p.crdt.entry import BUCKET_SHIFT, Entry, entry_digest, put_over, tombstone
-from barrel_p2p.crdt.hlc import Clock, from_term, pack, to_term
+from barrel_p2p.crdt.hlc import Clock, from_term, pack, successor, to_term
 from barrel_p2p.crdt.ormap import Change, ORMap
 from barrel_p2p.crdt.seen import MAX_WRITERS, NOTHING, Seen, Span
 from barrel_p2p.crdt.wire import Rules, delta_parts, delta_term, fits, read_entries
@@ -27,6 +27,11 @@ from barrel_p2p.term.types import Atom
 
 TOMBSTONE_TTL_MS: Final = 3_600_000  # upstream's barrel_p2p_map_tombstone_ttl_ms
 HARD_HORIZONS: Final = 24  # a day by default; a guess: who was away for longer is rare
+MARGIN_MS: Final = 3_600_000  # within what others refuse as too far ahead; a guess: their clocks may be behind ours
+NO_DOTS: Final[Mapping[Atom, int]] = {}
+MAX_RAISED: Final = 16  # times that others may make us put again what we have put; a guess: one for each that knows
+YOUNG_MS: Final = 3_600_000  # after its start a node may have to; a guess: by then it has met somebody who knows
+MAX_YOUNG: Final = 10_000  # keys; a guess
 MAX_ENTRIES: Final = 1_000_000  # a guess: some 300 MB with small keys and values
 
 
@@ -105,7 +110,12 @@ class MapState:
         self._writer = writer
         self._ttl = tombstone_ttl_ms
         self._max_tombstones = max(max_entries // 4, 1)
-        self._since = self.clock.now(wall_ms)  # we have seen all our writes from here on
+        self._since = self._begun = self.clock.now(wall_ms)  # we have seen all our writes from here on
+        self._claimed = self._begun  # the latest stamp up to which others may take our writes for seen
+        self._latest = self._begun  # the greatest stamp of a write of ours that we know of
+        self._floor = 0  # up to this stamp others have seen writes of ours that we have forgotten; our next is above
+        self._young: dict[Hashable, None] = {}  # what we put since we began, which may have to be put again above it
+        self._raised = 0
         self.seen.advance(node, self._since, self._since)
 
     # --- writes -------------------------------------------------------------------------------------------------------
@@ -142,7 +152,7 @@ class MapState:
         if not fits(key, self._rules.max_key_bytes):
             raise ValueError(f"a key of more than {self._rules.max_key_bytes} bytes")
         if isinstance(operation, Remove):
-            return tombstone(key, self.clock.over(self.map.stamp_of(key), wall_ms))
+            return tombstone(key, self.stamp_over(self.map.stamp_of(key), wall_ms))
         value = operation.value
         try:
             valid = self._validator is None or self._validator(value) is True
@@ -155,8 +165,23 @@ class MapState:
         old = self.map.entry(key)
         if old is None and self.map.full:
             raise ValueError("the map is full")
-        stamp = self.clock.over(0 if old is None else old.stamp, wall_ms)
-        return put_over(old, key, value, self.node, stamp)
+        stamp = self.stamp_over(0 if old is None else old.stamp, wall_ms)
+        entry = put_over(old, key, value, self.node, stamp)
+        if stamp - self._begun < YOUNG_MS << 32 and len(self._young) < MAX_YOUNG:
+            self._young[entry.index] = None
+        elif self._young and not self._floor:
+            self._young.clear()
+        return entry
+
+    def stamp_over(self, stamp: int, wall_ms: int) -> int:
+        """A stamp for a write of ours that replaces an entry of ``stamp``."""
+        fresh = self.clock.over(stamp, wall_ms)
+        if fresh <= self._floor:
+            fresh = self._floor = successor(self._floor)
+        elif self.clock.last > self._floor:
+            self._floor = 0
+        self._latest = max(self._latest, fresh)
+        return fresh
 
     def _written(self, change: Change) -> Applied:
         assert change.new is not None
@@ -178,22 +203,61 @@ class MapState:
     def merge(self, delta: Any, wall_ms: int) -> Applied:
         """Merge a delta of another node, whatever it is."""
         read = read_entries(delta, self._rules, wall_ms)
+        forgotten = 0
         for entry in read.entries:
             self.clock.update(entry.stamp, wall_ms)
             if entry.node is not None:
                 self.seen.meet(entry.node, entry.stamp)
                 for node, stamp in (entry.more or {}).items():
                     self.seen.meet(node, stamp)
+                own = entry.stamp if entry.node == self.node else (entry.more or NO_DOTS).get(self.node, 0)
+                forgotten = max(forgotten, own)
+        again = self._remember(forgotten, wall_ms) if forgotten > self._latest else Applied()
         merged = self.map.merge(read.entries, seen=self.seen, oldest=pack(max(wall_ms - self._ttl, 0)))
         if merged.refused:
             read.refuse("full", merged.refused)
-        applied = Applied(changes=merged.changes, refused=read.refused)
+        applied = Applied(
+            changes=merged.changes, refused=read.refused, broadcast=again.broadcast, merged=list(again.broadcast)
+        )
         if merged.revenants:
             read.refuse("removed_before", len(merged.revenants))
             applied.answers = list(delta_parts(merged.revenants))
         if merged.changes:
-            applied.merged = [delta_term([change.new for change in merged.changes if change.new is not None])]
+            applied.merged.append(delta_term([change.new for change in merged.changes if change.new is not None]))
         return applied
+
+    def _remember(self, stamp: int, wall_ms: int) -> Applied:
+        """``stamp`` is of a write of ours from before we lost our memory: we have not seen all up to there."""
+        self._latest = stamp
+        beyond = pack((stamp >> 32) + 1)
+        self._since = max(self._since, beyond)
+        self.seen.forget(self.node)
+        return self._raise_floor(beyond, wall_ms)
+
+    def _raise_floor(self, stamp: int, wall_ms: int) -> Applied:
+        """Stamp above what others know of ours, and put again what we have put below that.
+
+        The clock is not set to it: anybody can tell of us, and it stamps for all maps of this node.
+        """
+        stamp = min(stamp, self._highest_floor(wall_ms))
+        if self._raised >= MAX_RAISED:
+            return Applied()
+        self._raised += 1
+        self._floor = max(self._floor, stamp)
+        found = [entry for entry in map(self.map.find, self._young) if entry is not None]
+        again = [
+            put_over(entry, entry.key, entry.value, self.node, self.stamp_over(entry.stamp, wall_ms))
+            for entry in found
+            if entry.node == self.node and entry.stamp <= stamp
+        ]
+        for entry in again:
+            self.map.store(entry)
+        parts = list(delta_parts(again))
+        return Applied(broadcast=parts, merged=list(parts))
+
+    def _highest_floor(self, wall_ms: int) -> int:
+        """Anybody can say what we wrote once; what we write above it must be taken in by clocks behind ours."""
+        return pack(wall_ms + self._rules.max_ahead_ms - MARGIN_MS)
 
     def merge_custom(self, term: Any, wall_ms: int) -> Applied:
         """Maps have none."""
@@ -218,6 +282,7 @@ class MapState:
                 own = entry.dots().get(self.node)
                 if own is not None:
                     self.clock.restore(own)
+                    self._latest = max(self._latest, own)
                 self.clock.update(entry.stamp, wall_ms)
                 for node, stamp in entry.dots().items():
                     self.seen.meet(node, stamp)
@@ -226,9 +291,11 @@ class MapState:
         for node, span, heard in _spans(testimony, wall_ms):
             if node == self.node and span != NOTHING:
                 self._since = min(self._since, span[0])
+                self._floor = self._claimed = max(self._floor, span[1])
             self.seen.advance(node, *span)
             self.seen.meet(node, heard)
-        self.seen.advance(self.node, self._since, self.clock.last)
+        if max(self.clock.last, self._floor) >= self._since:
+            self.seen.advance(self.node, self._since, max(self.clock.last, self._floor))
         return refused
 
     # --- keeping, comparing -------------------------------------------------------------------------------------------
@@ -282,17 +349,33 @@ class MapState:
             for node, span, heard in self.seen.items()
         }
 
+    def heed(self, testimony: Any, wall_ms: int) -> Applied:
+        """Somebody may have seen writes of ours with later stamps than we would make now: we lost our memory, and our
+        clock went back since. To it, what we write below are old writes that were removed."""
+        latest = wall_ms + self._rules.max_ahead_ms
+        told = max((span[1] for node, span, _ in _spans(testimony, latest) if node == self.node), default=0)
+        if told <= self._claimed:
+            return Applied()
+        told = pack(
+            (told >> 32) + 1
+        )  # such stamps hardly grow: what we wrote after that was told is in that millisecond
+        self._since = max(self._since, told)  # of what we wrote up to there we may have forgotten some
+        return self._raise_floor(told, wall_ms)
+
     def believe(self, testimony: Any, wall_ms: int) -> None:
         for node, span, heard in _spans(testimony, wall_ms + self._rules.max_ahead_ms):
-            if node != self.node:
+            if node != self.node:  # ours was heeded
                 self.seen.advance(node, *span)
                 self.seen.meet(node, heard)
-            elif span != NOTHING:
-                self.clock.update(span[1], wall_ms)  # from before we lost our memory, if the wall clock went back since
 
     def _advance(self, wall_ms: int) -> None:
         """Whatever we write from now on is stamped above this: all that is below has been seen."""
-        self.seen.advance(self.node, self._since, self.clock.now(wall_ms))
+        until = max(self.clock.now(wall_ms), self._floor)
+        self._claimed = max(self._claimed, until)
+        if until >= self._since:
+            self.seen.advance(self.node, self._since, until)
+        else:
+            self.seen.meet(self.node, until)
 
 
 def _spans(testimony: Any, latest_ms: int) -> Iterator[tuple[Atom, Span, int]]:

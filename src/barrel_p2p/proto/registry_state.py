@@ -183,7 +183,7 @@ class RegistryState:
         key = (name, self._node)
         mine = self._state.map.entry(key)
         over = stamp if mine is None else max(mine.stamp, stamp)
-        fresh = self._state.clock.over(over, wall_ms)
+        fresh = self._state.stamp_over(over, wall_ms)
         if mine is not None and mine.live:
             change = self._state.map.put(key, mine.value, self._node, fresh)
         else:

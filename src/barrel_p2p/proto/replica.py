@@ -259,6 +259,12 @@ class Replica:
         ours = self._state.comparable()
         if ours is None:
             return self._refuse("unknown_message")
+        return [*self._heed(ours, message[4], wall_ms), *self._answer_digest(peer, message, ours, now, wall_ms)]
+
+    def _heed(self, ours: Comparable, testimony: Any, wall_ms: int) -> list[Order]:
+        return [] if testimony is None else self._applied(ours.heed(testimony, wall_ms))
+
+    def _answer_digest(self, peer: Atom, message: Message, ours: Comparable, now: float, wall_ms: int) -> list[Order]:
         mine = self._rounds.get(peer)
         if mine is not None and mine.fresh and now - mine.began < ROUND_S and self._name < peer:
             # Both began at once: one round tells both, and ours goes on. Or ours found no replica, for the peer has
@@ -284,10 +290,11 @@ class Replica:
         if mine is None or mine.number != number or ours is None:
             return []
         del self._rounds[peer]
+        orders = self._heed(ours, testimony, wall_ms)
         if testimony is not None and peer in self._peers:
             ours.believe(testimony, wall_ms)
             self._peers[peer].testified = now
-        return []
+        return orders
 
     def _buckets(self, peer: Atom, message: Message, now: float, wall_ms: int) -> list[Order]:
         _, _, number, data = message

@@ -80,6 +80,10 @@ class Comparable(Protocol):
         """A term that tells an equal copy what this one has seen; None if there is nothing to tell."""
         ...
 
+    def heed(self, testimony: Any, wall_ms: int) -> Applied:
+        """Another replica testifies, equal or not: what it says of *us* may be more than we remember."""
+        ...
+
     def believe(self, testimony: Any, wall_ms: int) -> None:
         """Take over what an equal copy has seen; the term may be anything."""
         ...
