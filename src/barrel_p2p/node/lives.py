@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from barrel_p2p.errors import BarrelError
 from barrel_p2p.node.channel import Channel
+from barrel_p2p.node.clock_watch import ClockWatch
 from barrel_p2p.node.dispatch import Dispatch
-from barrel_p2p.node.replication import Replication
+from barrel_p2p.node.replication import Replication, wall_ms
 from barrel_p2p.node.routes import Routes
 from barrel_p2p.process.runtime import Runtime
 from barrel_p2p.proto.hyparview_events import Event, PeerUp
@@ -58,6 +59,7 @@ class Lives:
         self._alive: dict[Atom, None] = {}
         self._leases = NodeLeases(runtime.name, lease_ms=lease_ms)
         self._members = Leases(runtime.name, clock=replication.clock, member=False)
+        self._clock_watch = ClockWatch(runtime.name, replication.clock)
         self._patient_until = 0.0  # for we did not run for a while, and upstream's leases go by the wall clock
         self._ours = replication.open(OURS, self._leases, notify=self._changed)
         replication.open(UPSTREAMS, self._members, notify=self._changed)
@@ -104,6 +106,7 @@ class Lives:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(self._tick_s, self._tick)
         self._ticks += 1
+        self._clock_watch.look(monotonic_s=self._loop.time(), wall_ms=wall_ms())
         self._write_tick(beat=self._ticks % 2 == 0, spread=self._replication.mixed)
 
     def _beat_soon(self) -> None:
