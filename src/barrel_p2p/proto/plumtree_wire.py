@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from barrel_p2p.errors import EncodeError
 from barrel_p2p.proto.plumtree_events import Gossip, Graft, IHave, Message, Prune
-from barrel_p2p.term.codec import encode
+from barrel_p2p.term.codec import Codec
 from barrel_p2p.term.types import Atom, BitString, Fun, ImproperList
 
 TAG: Final = Atom("$barrel_p2p_plumtree")
@@ -19,6 +20,7 @@ PROCESS: Final = Atom("barrel_p2p_plumtree")  # the registered name it is sent t
 MAX_ID: Final = 64  # bytes; upstream's ids have 32
 _FIELDS: Final = {"gossip": 5, "ihave": 3, "graft": 3, "prune": 2}
 MAX_WEIGHED: Final = 100_000  # values that are looked at when a payload is weighed: 20 ms
+_ANY_SIZE: Final = Codec(max_depth=1024, max_bytes=(1 << 32) - 1)  # whatever a channel lets in is weighed
 
 
 class PlumtreeWire:
@@ -82,7 +84,10 @@ class PlumtreeWire:
             return Graft(id)
         if not isinstance(body[2], Atom):
             return "tag is not an atom"
-        return Gossip(id, body[2], body[3], weigh(body[3]))
+        try:
+            return Gossip(id, body[2], body[3], weigh(body[3]))
+        except EncodeError:  # such as a fun of an old form
+            return "payload that can't be passed on"
 
 
 def weigh(payload: Any) -> int:
@@ -105,7 +110,7 @@ def weigh(payload: Any) -> int:
             seen += len(parts)
             if seen <= MAX_WEIGHED:
                 stack += parts
-    return total if seen <= MAX_WEIGHED else total + 8 * len(encode(payload))
+    return total if seen <= MAX_WEIGHED else total + 8 * len(_ANY_SIZE.encode(payload))
 
 
 def _parts(value: Any) -> Sequence[Any]:

@@ -106,6 +106,17 @@ def test_many_values_hide_no_large_one(payload: Any) -> None:
     assert weigh(payload) >= 10 * MAX_WEIGHED
 
 
+def test_a_payload_larger_than_a_usual_term_is_weighed() -> None:
+    size = 65 << 20
+    assert weigh([bytes(size), *[1] * MAX_WEIGHED]) > size
+
+
+def test_a_payload_that_can_not_be_passed_on_is_dropped() -> None:
+    wire = PlumtreeWire(BOB)
+    assert wire.decode(from_alice(Atom("gossip"), b"id", Atom("t"), [Fun(b"u"), *[1] * MAX_WEIGHED]), ALICE) is None
+    assert wire.dropped == {"payload that can't be passed on": 1}
+
+
 leaves = st.none() | st.booleans() | st.integers() | st.binary(max_size=40) | st.sampled_from([ALICE, BOB])
 leaves |= st.sampled_from([*map(Atom, ("gossip", "ihave", "graft", "prune", "$barrel_p2p_plumtree"))])
 terms = st.recursive(leaves, lambda inner: st.lists(inner, max_size=5) | st.lists(inner, max_size=5).map(tuple))
