@@ -87,7 +87,9 @@ from .process.call import call, cast, reply, stop
 from .process.child import ChildSpec
 from .process.gen_server import IGNORE, NOREPLY, GenServer, Reply, Stop
 from .process.io import group_leader
+from .process.multi_call import abcast, multi_call
 from .process.names import global_, via
+from .process.requests import Request, receive_response, send_request, wait_response
 from .process.supervisor import Supervisor
 from .proto.registry_events import Service
 from .proto.replicated import Applied, Comparable, Replicated
@@ -149,6 +151,7 @@ __all__ = [
     "Replicated",
     "ReplicatedMap",
     "Reply",
+    "Request",
     "Service",
     "StartError",
     "Statistics",
@@ -164,6 +167,7 @@ __all__ = [
     "Supervisor",
     "Timer",
     "Way",
+    "abcast",
     "alias",
     "call",
     "cancel_timer",
@@ -177,14 +181,17 @@ __all__ = [
     "is_alive",
     "link",
     "monitor",
+    "multi_call",
     "process_flag",
     "processes",
     "receive",
+    "receive_response",
     "register",
     "reply",
     "self_pid",
     "send",
     "send_after",
+    "send_request",
     "spawn",
     "spawn_link",
     "spawn_monitor",
@@ -193,5 +200,6 @@ __all__ = [
     "unlink",
     "unregister",
     "via",
+    "wait_response",
     "whereis",
 ]

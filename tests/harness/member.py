@@ -116,8 +116,11 @@ async def _trapper(report_to: Pid) -> None:
         send(report_to, ("trapped", message))
 
 
-def start_trapper(report_to: Pid) -> Pid:
-    return spawn(_trapper, report_to)
+def start_trapper(report_to: Pid, name: str | None = None) -> Pid:
+    pid = spawn(_trapper, report_to)
+    if name is not None:
+        register(name, pid)
+    return pid
 
 
 class Adder(GenServer):

@@ -20,22 +20,27 @@ from barrel_p2p import (
     NoProc,
     RemoteError,
     StartError,
+    abcast,
     call,
     cast,
     is_alive,
     link,
     monitor,
+    multi_call,
     process_flag,
     receive,
+    receive_response,
     self_pid,
     send,
     send_after,
+    send_request,
     stop,
     via,
+    wait_response,
     whereis,
 )
 from barrel_p2p.process import system
-from harness.beside import PY, load, nothing_more, run
+from harness.beside import PY, load, nothing_more, python, run
 from harness.erlang import Epmd, Erlang
 
 # --- OTP's servers, called from Python --------------------------------------------------------------------------------
@@ -84,6 +89,55 @@ def test_a_gen_server_over_there(epmd: Epmd, tmp_path: Path) -> None:
         with pytest.raises(NoProc):
             await stop(counter)
         await nothing_more()
+
+    run(story, epmd, tmp_path)
+
+
+def test_one_request_to_many_nodes_over_there(epmd: Epmd, tmp_path: Path) -> None:
+    async def story(node: Node, erlang: Erlang) -> None:
+        with Erlang(epmd, "slow") as slow, Erlang(epmd, "nameless") as nameless, Erlang(epmd, "dead") as dead:
+            for each in (erlang, slow, dead):
+                await load(each, "counter")
+                await each.ask("counter:start(10).")
+            nodes = [Atom(each.name) for each in (dead, slow, nameless, erlang)] + [node.name]
+            well, slowly, unnamed = Atom(erlang.name), Atom(slow.name), Atom(nameless.name)
+            assert await multi_call(nodes[:2], "counter", Atom("who"), 5.0) == (
+                [(each, self_pid()) for each in nodes[:2]],
+                [],
+            )
+            dead.kill()
+            await slow.ask("sys:suspend(counter).")
+            bad = [nodes[0], slowly, unnamed, node.name]
+            assert await multi_call(nodes, "counter", Atom("inc"), 1.0) == ([(well, 11)], bad)
+            late = send_request((Atom("counter"), slowly), Atom("inc"))
+            never = send_request((Atom("counter"), well), Atom("never"))
+            assert await send_request((Atom("counter"), well), Atom("inc")) == 12
+            with pytest.raises(CallTimeout):
+                await wait_response(late, 0.05)
+            with pytest.raises(CallTimeout):
+                await receive_response(never, 0.05)
+            with pytest.raises(NoProc):
+                await send_request((Atom("counter"), unnamed), Atom("inc"))
+            with pytest.raises(NodeDown):
+                await send_request((Atom("counter"), nodes[0]), Atom("inc"))
+            await slow.ask("sys:resume(counter).")
+            assert await late == 12
+            abcast(nodes, "counter", (Atom("tell"), self_pid(), 1))
+            assert sorted([await receive(timeout=5), await receive(timeout=5)]) == [("told", 1, 12)] * 2
+            crashing = send_request((Atom("counter"), slowly), (Atom("crash"), Atom("burnt")))
+            with pytest.raises(CallError) as crash:
+                await crashing
+            assert crash.value.reason == "burnt"
+            await erlang.ask("sys:suspend(counter).")
+            late = send_request((Atom("counter"), well), Atom("inc"))
+            asking = asyncio.create_task(multi_call([well], "counter", Atom("inc")))
+            assert await node.ping(well)
+            erlang.kill()
+            assert await asking == ([], [well])
+            with pytest.raises(NodeDown):
+                await late
+            await nothing_more()
+            assert not node.runtime.aliases
 
     run(story, epmd, tmp_path)
 
@@ -218,6 +272,47 @@ def test_a_python_server_is_called(epmd: Epmd, tmp_path: Path) -> None:
         assert (await erlang.ask(CAUGHT % "gen_server:call({adder, 'nobody@127.0.0.1'}, x)")).startswith(
             "{exit,{{nodedown,'nobody@127.0.0.1'},"
         )
+
+    run(story, epmd, tmp_path)
+
+
+def test_a_python_server_is_one_of_many(epmd: Epmd, tmp_path: Path) -> None:
+    """What Erlang's own ``multi_call``, ``abcast`` and ``send_request`` see of servers that answer, are slow, not there
+    or dead."""
+
+    async def story(node: Node, erlang: Erlang) -> None:
+        slow, nameless, dead = [python(epmd, tmp_path, f"{name}@127.0.0.1") for name in ("slow", "nameless", "dead")]
+        async with slow, nameless:
+            await Adder.start(1, name="adder", node=node)
+            await Adder.start(2, name="adder", node=slow)
+            async with dead:
+                await Adder.start(3, name="adder", node=dead)
+                both = f"['{dead.name}', '{PY}']"
+                assert await erlang.ask(f"gen_server:multi_call({both}, adder, {{add, 1}}, 5000).") == (
+                    f"{{[{{'{dead.name}',4}},{{'{PY}',2}}],[]}}"
+                )
+            await system.suspend(("adder", slow.name), node=slow)
+            names = f"['{dead.name}', '{slow.name}', '{nameless.name}', '{PY}', node()]"
+            answer = f"{{[{{'{PY}',3}}],['{dead.name}','{slow.name}','{nameless.name}','{erlang.name}']}}"
+            assert await erlang.ask(f"gen_server:multi_call({names}, adder, {{add, 1}}, 1000).") == answer
+            assert await erlang.ask(f"R = gen_server:send_request({{adder, '{slow.name}'}}, {{add, 1}}), ok.") == "ok"
+            assert await erlang.ask("gen_server:wait_response(R, 50).") == "timeout"
+            assert await erlang.ask(
+                f"gen_server:receive_response(gen_server:send_request({{adder, '{slow.name}'}}, never), 50)."
+            ) == ("timeout")
+            for gone, reason in ((nameless, "noproc"), (dead, "noconnection")):
+                asked = f"gen_server:send_request({{adder, '{gone.name}'}}, {{add, 1}})"
+                assert await erlang.ask(f"gen_server:receive_response({asked}, 5000).") == (
+                    f"{{error,{{{reason},{{adder,'{gone.name}'}}}}}}"
+                )
+            await system.resume(("adder", slow.name), node=slow)
+            assert await erlang.ask("receive Msg -> gen_server:check_response(Msg, R) end.") == "{reply,4}"
+            assert await erlang.ask(f"gen_server:abcast({names}, adder, {{tell, self()}}).") == "abcast"
+            told = "receive {told, T} -> T after 5000 -> missing end"
+            assert await erlang.ask(f"lists:sort([{told}, {told.replace('T}', 'U}').replace('-> T', '-> U')}]).") == (
+                "[3,4]"
+            )
+            assert await erlang.ask("receive Late -> Late after 300 -> none end.") == "none"
 
     run(story, epmd, tmp_path)
 

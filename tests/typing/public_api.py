@@ -13,12 +13,15 @@ from barrel_p2p import (
     Pid,
     Reference,
     ReplicatedMap,
+    Request,
     Stream,
     call,
     monitor,
+    multi_call,
     receive,
     self_pid,
     send,
+    send_request,
     spawn,
 )
 
@@ -63,3 +66,6 @@ async def main() -> None:
         send(pid, ("work", b"payload"))
         pid.send("work")
         assert_type(await call(pid, "inc", timeout=5.0), Any)
+        assert_type(send_request(pid, "inc"), Request)
+        assert_type(await send_request(pid, "inc"), Any)
+        assert_type(await multi_call(node.nodes(), "counter", "inc", 1.0), tuple[list[tuple[Atom, Any]], list[Atom]])

@@ -31,7 +31,7 @@ INFINITY: Final = Atom("infinity")
 _LOCATION: Final = (Atom("gen_server"), Atom("call"))
 
 
-class _Down:
+class Down:
     """What the future of a call gets when the monitor fires instead of a reply."""
 
     __slots__ = ("reason",)
@@ -81,7 +81,7 @@ async def gen_call(kind: Atom, to: Any, request: Any, timeout: float | None, run
     if caller is not None and caller.bounded:
         caller.choosy(1)  # it takes nothing from its mailbox until the answer is here
     try:
-        monitor = runtime.monitor(pid, partial(_lost, future), target, ref)
+        monitor = runtime.monitor(pid, partial(lost, future), target, ref)
         if not future.done():
             if timeout is not None:
                 limit = runtime.deadlines.add(future, timeout)
@@ -95,8 +95,8 @@ async def gen_call(kind: Atom, to: Any, request: Any, timeout: float | None, run
             runtime.deadlines.remove(future, limit)
         if caller is not None and caller.bounded:
             caller.choosy(-1)
-    if type(answer) is _Down:
-        raise _failure(answer.reason, to, target, location)
+    if type(answer) is Down:
+        raise failure(answer.reason, to, target, location)
     if answer is EXPIRED:
         raise CallTimeout(TIMEOUT, f"no answer from {to!r} within {timeout} s", call=location)
     return answer
@@ -169,7 +169,7 @@ async def stop(to: Any, reason: Any = "normal", timeout: float | None = None, *,
     finally:
         runtime.end_monitor(monitor)
     if why != reason:
-        raise _failure(why, to, target, location)
+        raise failure(why, to, target, location)
 
 
 async def _address(to: Any, runtime: Runtime, location: Any) -> Pid | tuple[Atom, Atom]:
@@ -195,7 +195,8 @@ async def _address(to: Any, runtime: Runtime, location: Any) -> Pid | tuple[Atom
     raise TypeError(f"can't call {to!r}: it is no pid, name or (name, node)")
 
 
-def _failure(reason: Any, to: Any, target: Any, location: Any) -> ExitReason:
+def failure(reason: Any, to: Any, target: Any, location: Any) -> ExitReason:
+    """What a call raises whose server ended with ``reason``."""
     if type(reason) is Atom:
         if reason == NOPROC:
             return NoProc(NOPROC, f"{to!r} does not exist", call=location)
@@ -209,10 +210,10 @@ def _failure(reason: Any, to: Any, target: Any, location: Any) -> ExitReason:
     return CallError(reason, f"{to!r} ended before it answered: {shown(reason)}", call=location)
 
 
-def _lost(future: asyncio.Future[Any], reason: Any) -> None:
+def lost(future: asyncio.Future[Any], reason: Any) -> None:
     """The monitor fired instead of a reply."""
     if not future.done():
-        future.set_result(_Down(reason))
+        future.set_result(Down(reason))
 
 
 def _millis(timeout: float | None) -> Any:
@@ -223,4 +224,4 @@ def _millis(timeout: float | None) -> Any:
     return round(timeout * 1000)
 
 
-__all__ = ["call", "cast", "gen_call", "reply", "stop"]
+__all__ = ["GEN_CALL", "Down", "call", "cast", "failure", "gen_call", "lost", "reply", "stop"]

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from ..shown import Shown, shown
 from ..term.types import Atom, Pid, Reference
 from . import call as _call
+from . import multi_call as _multi_call
+from . import requests as _requests
 from .server_loop import IGNORE, NOREPLY, Reply, ServerLoop, Stop, start_server
 
 logger = logging.getLogger("barrel_p2p.process")
@@ -164,6 +166,11 @@ class GenServer:
     cast = staticmethod(_call.cast)
     reply = staticmethod(_call.reply)
     stop = staticmethod(_call.stop)
+    multi_call = staticmethod(_multi_call.multi_call)
+    abcast = staticmethod(_multi_call.abcast)
+    send_request = staticmethod(_requests.send_request)
+    receive_response = staticmethod(_requests.receive_response)
+    wait_response = staticmethod(_requests.wait_response)
 
 
 __all__ = ["IGNORE", "NOREPLY", "GenServer", "Reply", "Stop"]

@@ -1,0 +1,86 @@
+"""``multi_call``, ``abcast`` and ``send_request`` among nodes: one answers, others are slow, nameless or dead."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from barrel_p2p import (
+    Atom,
+    CallTimeout,
+    NodeDown,
+    NoProc,
+    abcast,
+    multi_call,
+    receive,
+    register,
+    self_pid,
+    send_request,
+    wait_response,
+)
+from barrel_p2p.process import system
+from harness.cluster import Cluster, run
+
+pytestmark = pytest.mark.usefixtures("carrier")
+ADD = (Atom("add"), 1)
+
+
+def test_one_answers_one_is_slow_one_has_no_name_one_is_dead(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice = await cluster.node("alice")
+        bob, carol, dave = [await cluster.member(name) for name in ("bob", "carol", "dave")]
+        for member in (bob, carol):
+            await alice.rpc(member.name, "member", "start_adder", ["adder"])
+        await system.suspend((Atom("adder"), carol.name))
+        dead = Atom("ghost@127.0.0.1")
+        nodes = [dead, bob.name, alice.name, carol.name, dave.name]
+        bad = [dead, alice.name, carol.name, dave.name]
+        assert await multi_call(nodes, "adder", ADD, 1.0) == ([(bob.name, 1)], bad)
+
+        asking = asyncio.create_task(multi_call(nodes, "adder", ADD))
+        await asyncio.sleep(0)
+        slow = send_request(("adder", carol.name), ADD)
+        with pytest.raises(CallTimeout):
+            await wait_response(slow, 0)
+        assert await send_request(("adder", bob.name), ADD) == 3
+        with pytest.raises(NoProc):
+            await send_request(("adder", dave.name), ADD)
+        with pytest.raises(NodeDown):
+            await send_request(("adder", dead), ADD)
+        assert not asking.done()
+        await system.resume((Atom("adder"), carol.name))
+        assert await slow == 3, "behind the one whose answer was late"
+        assert await asking == ([(bob.name, 2), (carol.name, 2)], [dead, alice.name, dave.name])
+
+        await system.suspend((Atom("adder"), carol.name))
+        asking = asyncio.create_task(multi_call([bob.name, carol.name], "adder", ADD))
+        await asyncio.sleep(0)
+        slow = send_request(("adder", carol.name), ADD)
+        assert await send_request(("adder", bob.name), ADD) == 5
+        carol.signal(signal.SIGKILL)
+        assert await asking == ([(bob.name, 4)], [carol.name])
+        with pytest.raises(NodeDown):
+            await slow
+        assert not alice.runtime.aliases and not alice.runtime.watching
+        with pytest.raises(TimeoutError):
+            await receive(timeout=0)
+
+    run(story, tmp_path)
+
+
+def test_abcast_reaches_every_server_that_is_there(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice = await cluster.node("alice")
+        members = [await cluster.member(name) for name in ("bob", "carol")]
+        for member in members:
+            await alice.rpc(member.name, "member", "start_trapper", [self_pid(), "trapper"])
+        register("trapper", self_pid())
+        abcast([Atom("ghost@127.0.0.1"), alice.name, *(member.name for member in members)], "trapper", "hello")
+        assert await receive(timeout=5) == (Atom("$gen_cast"), "hello")
+        for _ in members:
+            assert await receive(timeout=5) == ("trapped", ("$gen_cast", "hello"))
+
+    run(story, tmp_path)
