@@ -189,6 +189,8 @@ async def _address(to: Any, runtime: Runtime, location: Any) -> Pid | tuple[Atom
     if isinstance(to, tuple) and len(to) == 2 and isinstance(to[0], str) and isinstance(to[1], str):
         if to[0] == "local":
             return await _address(to[1], runtime, location)
+        if to[1] == runtime.name:
+            return await _address(to[0], runtime, location)
         return (Atom(to[0]), Atom(to[1]))
     if isinstance(to, Process):
         return to.pid

@@ -22,6 +22,7 @@ from barrel_p2p import (
     exit,
     global_,
     receive,
+    register,
     reply,
     self_pid,
     send,
@@ -82,9 +83,11 @@ def test_failures_carry_the_reasons_of_erlang() -> None:
         with pytest.raises(NodeDown) as away:
             await call(("x", "far@127.0.0.1"), 1)
         assert away.value.reason == (Atom("nodedown"), Atom("far@127.0.0.1"))
-        with pytest.raises(CallError) as self_call:
-            await call(self_pid(), 1)
-        assert self_call.value.reason == "calling_self"
+        register("me", self_pid())
+        for me in (self_pid(), "me", ("me", "a@127.0.0.1")):
+            with pytest.raises(CallError) as self_call:
+                await call(me, 1, timeout=0.1)
+            assert self_call.value.reason == "calling_self"
         assert current_process().runtime.aliases == {}
         assert await mailbox() == []
 
