@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from barrel_p2p.errors import ChannelOverflow
-from barrel_p2p.net.connection import CloseReason, Connection
+from barrel_p2p.net.connection import CloseKind, CloseReason, Connection
 from barrel_p2p.net.quic import NO_MESSAGE
 from barrel_p2p.process.gate import Gate
 from barrel_p2p.process.process import BoundedProcess, Process
@@ -142,10 +142,10 @@ class Channel:
         if sender is not None:
             sender.suspend(self.gate)
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: str, kind: CloseKind = "local") -> None:
         """Close the connection; links and monitors to the peer fire with noconnection."""
         self.connection.close(0, reason)
-        self.closed(CloseReason("local", 0, reason))
+        self.closed(CloseReason(kind, 0, reason))
 
     def break_off(self, what: str) -> None:
         """The peer broke the protocol: close its connection, and take it down."""

@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable
 
 from barrel_p2p.errors import BarrelError
+from barrel_p2p.net.connection import CloseKind
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.proto.control import Op
 from barrel_p2p.proto.flags import Flags
@@ -66,15 +67,16 @@ class Liveness:
         elif self._unanswered and self._sent < self._asked_at and self._sent - before > MOVING:
             pass  # the question has not left yet
         elif self._unanswered >= CHECKS - 1:
-            self._close(f"{channel.name} no longer has this connection: it answers QUIC, but nothing sent over it")
+            text = f"{channel.name} no longer has this connection: it answers QUIC, but nothing sent over it"
+            self._close(text, "timeout")
             return
         else:
             self._ask()
         self._loop.call_later(self._interval, self._check)
 
-    def _close(self, text: str) -> None:
+    def _close(self, text: str, kind: CloseKind = "local") -> None:
         log.warning("%s", text, extra={"peer": self._channel.name})
-        self._channel.close(text)
+        self._channel.close(text, kind)
 
     def _ask(self) -> None:
         self._unanswered += 1

@@ -12,6 +12,7 @@ from barrel_p2p.net.discovery import checked_address
 from barrel_p2p.node.exports import Exports
 from barrel_p2p.node.gossip import Gossip
 from barrel_p2p.node.instruments import MIGRATE
+from barrel_p2p.node.node_monitors import How, NodeType
 from barrel_p2p.node.options import Address, Options
 from barrel_p2p.node.overlay import Overlay
 from barrel_p2p.node.parts import Parts
@@ -199,12 +200,34 @@ class Node:
             return False
         return bool(answer == "yes")
 
-    def monitor_nodes(self, on: bool = True) -> None:
-        """The current process gets ``("nodeup", node)`` and ``("nodedown", node)`` from now on, or no longer."""
+    def monitor_nodes(
+        self, on: bool = True, *, node_type: NodeType | None = None, nodedown_reason: bool = False
+    ) -> None:
+        """The current process gets ``("nodeup", node)`` and ``("nodedown", node)`` from now on, or no longer.
+
+        ::
+
+            node.monitor_nodes(node_type="all", nodedown_reason=True)
+            await receive()   # ("nodedown", "bob@127.0.0.1", {"node_type": "visible", "nodedown_reason": "disconnect"})
+
+        With an option it is ``("nodeup", node, info)``, and ``info`` holds what was asked for. Each set of options is a
+        subscription of its own, and ends by the same options with ``on=False``.
+
+        Args:
+            on: False ends the subscription.
+            node_type: Tell of ``visible`` nodes, of ``hidden`` ones, or of ``all``, and which of both a node is.
+                Without it all are told of; OTP leaves hidden ones out.
+            nodedown_reason: Tell OTP's word for why: ``connection_closed``, ``disconnect`` (by this node),
+                ``net_tick_timeout`` or ``shutdown``.
+
+        Raises:
+            ConfigError: There is no such ``node_type``.
+        """
+        how = How(node_type, nodedown_reason)
         if on:
-            self._parts.monitors.add(current_process())
+            self._parts.monitors.add(current_process(), how)
         else:
-            self._parts.monitors.remove(current_process())
+            self._parts.monitors.remove(current_process(), how)
 
     def peer_info(self, name: str) -> PeerInfo | None:
         """What is known about a connected node: address, key, clock, flags. None if it is not connected."""

@@ -21,6 +21,7 @@ from barrel_p2p.node.dispatch import Dispatch
 from barrel_p2p.node.handshake_counts import HandshakeCounts
 from barrel_p2p.node.liveness import Liveness
 from barrel_p2p.node.net_kernel import NetKernel
+from barrel_p2p.node.node_monitors import NodeMonitors
 from barrel_p2p.node.options import Address
 from barrel_p2p.node.overlay import Overlay
 from barrel_p2p.node.paths import NAME as PATHS
@@ -34,7 +35,7 @@ from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.node.user import MAX_WAITING, serve, to_stdout
 from barrel_p2p.process.names import Resolver
 from barrel_p2p.process.runtime import Runtime
-from barrel_p2p.process.subscribers import Subscribers
+from barrel_p2p.proto.connecting_events import DownReason
 from barrel_p2p.proto.handshake import Connected
 from barrel_p2p.term.types import Atom
 
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("barrel_p2p.node")
 log_connect = logging.getLogger("barrel_p2p.connect")
-
-_NODEUP = Atom("nodeup")
-_NODEDOWN = Atom("nodedown")
 
 
 class Parts:
@@ -68,7 +66,7 @@ class Parts:
         self._data_dir = DataDir(options.data_dir or Path("data") / node.name)
         self._contacts = Contacts(options.contact_nodes)
         self.addresses: dict[Atom, Address] = {}
-        self.monitors = Subscribers()
+        self.monitors = NodeMonitors()
         self.carrier: Carrier | None = None
         self.runtime: Runtime | None = None
         self.rotation: Rotation | None = None
@@ -197,19 +195,19 @@ class Parts:
         self._readings.node_up(channel)
         node.overlay.node_up(channel)
         node.global_.node_up(channel)
-        self.monitors.tell((_NODEUP, channel.name))
+        self.monitors.up(channel)
 
-    def node_down(self, name: Atom, reason: str) -> None:
-        node = self._node
+    def node_down(self, channel: Channel, why: str, reason: DownReason) -> None:
+        node, name = self._node, channel.name
         assert self.rotation is not None
-        log_connect.info("%s is down: %s", name, reason, extra={"peer": name})
+        log_connect.info("%s is down: %s", name, why, extra={"peer": name})
         self._readings.node_down(name)
         self._lost(name)
         self.rotation.node_down(name)
         node.global_.node_down(name)
         node.overlay.node_down(name)
         node.registry.node_down(name)
-        self.monitors.tell((_NODEDOWN, name))
+        self.monitors.down(channel, reason)
 
     def unreachable(self, name: Atom) -> None:
         self._lost(name)

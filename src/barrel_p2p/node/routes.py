@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from barrel_p2p.errors import BarrelError, NotConnected
-from barrel_p2p.net.connection import CloseReason
+from barrel_p2p.net.connection import CloseKind, CloseReason
 from barrel_p2p.node.attempt import Attempt, Connect
 from barrel_p2p.node.channel import Batch, Channel
 from barrel_p2p.node.establishing import AcceptingRole, DialingRole, DialYielded
@@ -28,6 +28,17 @@ log = logging.getLogger("barrel_p2p.connect")
 
 _INCOMPLETE = "not all that waited for the connection could be sent"
 
+#: What OTP calls the ends of a connection (``net_kernel:monitor_nodes/2``).
+_DOWN_REASONS: dict[CloseKind, event.DownReason] = {
+    "local": "shutdown",
+    "protocol": "shutdown",
+    "timeout": "net_tick_timeout",
+    "application": "connection_closed",
+    "transport": "connection_closed",
+    "unreachable": "connection_closed",
+    "reset": "connection_closed",
+}
+
 SIGN_OF_LIFE_SECONDS = 1.0  # a guess: many round trips, yet short for a peer that waits to be let in
 
 
@@ -38,7 +49,7 @@ class RouteEvents(Protocol):
 
     def node_up(self, channel: Channel) -> None: ...
 
-    def node_down(self, name: Atom, reason: str) -> None: ...
+    def node_down(self, channel: Channel, why: str, reason: event.DownReason) -> None: ...
 
     def unreachable(self, name: Atom) -> None: ...
 
@@ -202,7 +213,7 @@ class Routes:
                     reason.text,
                     extra={"peer": channel.name},
                 )
-            self._tell(event.ChannelLost(channel.name, channel.number, reason.text))
+            self._tell(event.ChannelLost(channel.name, channel.number, reason.text, _DOWN_REASONS[reason.kind]))
 
     def _promote(self, number: int, channel: Channel) -> None:
         channel.number = number
@@ -305,9 +316,8 @@ class Routes:
 
     def _down(self, order: event.Down) -> None:
         retired = self._retired.pop(order.name, None)
-        if retired is None:
-            del self._channels[order.name]
-        self._events.node_down(order.name, order.why)
+        channel = self._channels.pop(order.name) if retired is None else retired
+        self._events.node_down(channel, order.why, order.reason)
         if retired is not None and order.name in self._pending:
             self._tell(event.Wanted(order.name))
             if self._stopped:

@@ -351,14 +351,14 @@ class Connecting:
         channel, peer.channel = peer.channel, None
         assert channel is not None
         why = "replaced by a newer connection of the same node"
-        return [Close(channel, why), Down(peer.name, why)]
+        return [Close(channel, why), Down(peer.name, why, "connection_closed")]
 
     def _channel_lost(self, fact: ChannelLost, now: float) -> list[Order]:
         peer = self._peer(fact.name)
         if peer.channel != fact.channel:
             return []
         peer.channel = None
-        return [Down(peer.name, fact.why), *self._let_in_the_next(peer)]
+        return [Down(peer.name, fact.why, fact.reason), *self._let_in_the_next(peer)]
 
     def _disconnect_asked(self, fact: DisconnectAsked, now: float) -> list[Order]:
         peer = self._peer(fact.name)
@@ -366,7 +366,7 @@ class Connecting:
         if channel is None:
             return []
         why = "disconnected on request"
-        return [Close(channel, why), Down(peer.name, why), *self._let_in_the_next(peer)]
+        return [Close(channel, why), Down(peer.name, why, "disconnect"), *self._let_in_the_next(peer)]
 
     def _let_in_the_next(self, peer: _Peer) -> list[Order]:
         """The channel is gone: who waited for its probe need not wait any longer."""
@@ -389,7 +389,7 @@ class Connecting:
             if peer.queue:
                 orders += self._give_up(peer, NotConnected(f"{self._name} stopped"))
             if peer.channel is not None:
-                orders += [Close(peer.channel, why), Down(peer.name, why)]
+                orders += [Close(peer.channel, why), Down(peer.name, why, "net_kernel_terminated")]
         self._peers.clear()
         self._accepts = self._queues = 0
         return orders

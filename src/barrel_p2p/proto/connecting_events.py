@@ -6,9 +6,13 @@ Connections are numbers: a ``dial`` is one that we open, an ``accept`` one that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from barrel_p2p.errors import BarrelError
 from barrel_p2p.term.types import Atom
+
+#: OTP's words for why a node is down (``net_kernel:monitor_nodes/2``), as far as they can be told apart here.
+DownReason = Literal["connection_closed", "disconnect", "net_kernel_terminated", "net_tick_timeout", "shutdown"]
 
 # --- facts ------------------------------------------------------------------------------------------------------------
 
@@ -86,6 +90,7 @@ class ChannelLost:
     name: Atom
     channel: int
     why: str
+    reason: DownReason = "connection_closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +212,7 @@ class Down:
 
     name: Atom
     why: str
+    reason: DownReason = "connection_closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +257,7 @@ __all__ = [
     "DialYielded",
     "DisconnectAsked",
     "Down",
+    "DownReason",
     "Drop",
     "Fact",
     "GiveUp",

@@ -105,8 +105,8 @@ class Bench:
     def node_up(self, channel: Channel) -> None:
         self.told.append(("up", channel.name))
 
-    def node_down(self, name: Atom, reason: str) -> None:
-        self.told.append(("down", name))
+    def node_down(self, channel: Channel, why: str, reason: str) -> None:
+        self.told.append(("down", channel.name, reason))
 
     def unreachable(self, name: Atom) -> None:
         self.told.append(("unreachable", name))
@@ -181,7 +181,7 @@ def test_a_send_while_the_peer_is_let_in_waits_for_it_and_does_not_dial() -> Non
         assert channel.connection.sent == ["hello"]  # type: ignore[attr-defined]
 
         bench.routes.channel_closed(channel, CloseReason("timeout", 0, "silence"))
-        assert bench.told == [("up", BOB), ("down", BOB)]
+        assert bench.told == [("up", BOB), ("down", BOB, "net_tick_timeout")]
 
     run(story)
 
@@ -228,7 +228,7 @@ def test_a_probe_that_fails_by_a_bug_does_not_lock_the_name(caplog: pytest.LogCa
         await turn()
         assert second.did == ["let in"] and not connection.closed
         bench.routes.accepted(second, bench.channel(creation=6))
-        assert connection.closed and bench.told[-2:] == [("down", BOB), ("up", BOB)]
+        assert connection.closed and bench.told[-2:] == [("down", BOB, "connection_closed"), ("up", BOB)]
         await bench.routes.close()
 
     run(story)
@@ -250,7 +250,7 @@ def test_a_queue_that_fails_half_way_is_no_silent_gap(caplog: pytest.LogCaptureF
         channel.connection.send = broken  # type: ignore[method-assign]
         bench.dials[0].attempt.up(channel)
         assert await waiting is channel and not pending.gate.closed
-        assert bench.told == [("up", BOB), ("down", BOB)]
+        assert bench.told == [("up", BOB), ("down", BOB, "shutdown")]
         assert channel.connection.closed and bench.routes.channels == {}
         await bench.routes.close()
 

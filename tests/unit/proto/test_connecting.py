@@ -171,7 +171,8 @@ def test_who_claims_a_connected_name_and_does_not_prove_the_cookie_leaves_the_ch
     assert table(Probed(A, dial, False)) == [LetIn(stranger)], "a channel that was silent for a moment"
     assert table(AcceptFailed(A, stranger)) == []
     assert table(Wanted(A)) == [], "there is a channel"
-    assert table(ChannelLost(A, dial, "reset")) == [Down(A, "reset")]
+    lost = table(ChannelLost(A, dial, "reset", "net_tick_timeout"))
+    assert lost == [Down(A, "reset", "net_tick_timeout")]
 
 
 def test_a_probe_that_is_answered_late_does_not_disturb_who_was_let_in_meanwhile() -> None:
