@@ -18,10 +18,13 @@ from barrel_p2p import (
     receive,
     register,
     self_pid,
+    send,
     send_request,
+    spawn,
     wait_response,
 )
 from barrel_p2p.process import system
+from barrel_p2p.process.current import current_process
 from harness.cluster import Cluster, run
 
 pytestmark = pytest.mark.usefixtures("carrier")
@@ -82,5 +85,28 @@ def test_abcast_reaches_every_server_that_is_there(tmp_path: Path) -> None:
         assert await receive(timeout=5) == (Atom("$gen_cast"), "hello")
         for _ in members:
             assert await receive(timeout=5) == ("trapped", ("$gen_cast", "hello"))
+
+    run(story, tmp_path)
+
+
+def test_a_full_mailbox_does_not_hold_up_the_answers(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice = await cluster.node("alice")
+        bob = await cluster.member("bob")
+        await alice.rpc(bob.name, "member", "start_adder", ["adder"])
+        echo = await alice.rpc(bob.name, "member", "start_echo", ["echo"])
+        boss = self_pid()
+
+        async def crowded() -> None:
+            for number in range(20):
+                send(echo, (self_pid(), number))
+            while len(current_process().mailbox) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)  # nothing to await: a mailbox tells nobody that it is full
+            send(boss, await multi_call([bob.name], "adder", ADD, 10.0))
+            send(boss, [await receive() for _ in range(20)])
+
+        spawn(crowded, max_mailbox=2)
+        assert await receive(timeout=20) == ([(bob.name, 1)], [])
+        assert await receive(timeout=5) == list(range(20))
 
     run(story, tmp_path)
