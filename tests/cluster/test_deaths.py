@@ -58,7 +58,7 @@ def test_a_channel_that_is_closed_for_a_bug_of_ours_is_lost_like_any_other(
 
         pids = [await watched(alice, bob.name) for _ in range(2)]
         refs = {monitor(pid) for pid in pids}
-        alice._dispatch._handlers[Op.PAYLOAD_MONITOR_P_EXIT] = bug
+        alice._parts._dispatch._handlers[Op.PAYLOAD_MONITOR_P_EXIT] = bug
         exit(pids[0], Atom("news that meets the bug"))
         down = [await receive(timeout=5) for _ in pids]
         assert {message[1] for message in down} == refs and {message[4] for message in down} == {NOCONNECTION}
