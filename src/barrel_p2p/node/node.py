@@ -114,7 +114,7 @@ class Node:
     @property
     def spawner(self) -> Spawner:
         """Spawns on other nodes (internal to the library)."""
-        return self._parts.spawner
+        return self._made(self._parts.spawner)
 
     @property
     def keys(self) -> NodeKeys:
@@ -407,7 +407,7 @@ class Node:
 
     @property
     def _routes(self) -> Routes:
-        return self._parts.routes
+        return self._made(self._parts.routes)
 
     @property
     def _rotation(self) -> Rotation:

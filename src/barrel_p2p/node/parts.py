@@ -57,9 +57,6 @@ class Parts:
         monitors: The processes that asked for ``nodeup`` and ``nodedown``.
     """
 
-    routes: Routes
-    spawner: Spawner
-
     def __init__(self, node: Node) -> None:
         options = node.options
         self._node = node
@@ -69,6 +66,8 @@ class Parts:
         self.monitors = NodeMonitors()
         self.carrier: Carrier | None = None
         self.runtime: Runtime | None = None
+        self.routes: Routes | None = None
+        self.spawner: Spawner | None = None
         self.rotation: Rotation | None = None
         self.listen_address: Address | None = None
         self.overlay: Overlay | None = None
@@ -76,7 +75,7 @@ class Parts:
         self.maps: Maps | None = None
         self.registry: Registry | None = None
         self.paths = Paths(
-            lambda name: self.routes.up(name),
+            lambda name: node._routes.up(name),
             lambda: node.runtime,
             lambda name, address: way_to(name, address, options),
         )
@@ -106,26 +105,26 @@ class Parts:
         self.carrier.counts = counts = HandshakeCounts(node.telemetry)
         creation = await self.carrier.prepare()
         self.runtime = runtime = Runtime(node.name, creation)
-        self.routes = Routes(node.name, options, exact_codec, self, counts.counted(self.carrier.dial))
-        self.spawner = Spawner(runtime, codec, node.exports, self.routes.route, node.propagation)
-        self._dispatch = Dispatch(runtime, self.spawner, node.propagation)
-        runtime.remote = RemoteSignals(self.routes.route, runtime.pid, self.spawner, node.propagation)
+        self.routes = routes = Routes(node.name, options, exact_codec, self, counts.counted(self.carrier.dial))
+        self.spawner = spawner = Spawner(runtime, codec, node.exports, routes.route, node.propagation)
+        self._dispatch = Dispatch(runtime, spawner, node.propagation)
+        runtime.remote = RemoteSignals(routes.route, runtime.pid, spawner, node.propagation)
         runtime.far_resolver = self._far_names
         output = options.on_output or to_stdout
         runtime.user = runtime.spawn(serve, (output,), name="user", max_mailbox=MAX_WAITING).pid
         runtime.spawn(logger_proxy.serve, name="logger_proxy", max_mailbox=logger_proxy.MAX_WAITING, when_full="drop")
         await NetKernel.start(name="net_kernel", node=node)
-        await Rex.start(runtime, self.spawner.guests, node.exports, name="rex", node=node)
+        await Rex.start(runtime, spawner.guests, node.exports, name="rex", node=node)
         if options.proto_dist == "barrel_p2p":
             await PathServer.start(self.paths, name=PATHS, node=node)
         self.global_ = await Global.start(node)
-        self.rotation = Rotation(self.carrier, self.routes, runtime, self._dispatch)
+        self.rotation = Rotation(self.carrier, routes, runtime, self._dispatch)
         runtime.kernel = dict.fromkeys(process.pid for process in runtime.processes.values())
         # the first peer can come from now on
-        self.listen_address = await self.carrier.start(creation, self.routes, self._make_channel)
+        self.listen_address = await self.carrier.start(creation, routes, self._make_channel)
         self.overlay = Overlay(
             options,
-            self.routes,
+            routes,
             runtime,
             self._dispatch,
             exact_codec,
@@ -135,8 +134,8 @@ class Parts:
             telemetry=node.telemetry,
         )
         self.maps = Maps(node, self.overlay.replication, self._data_dir.maps)
-        self.registry = Registry(node, self._dispatch, self.routes)
-        self._readings = Readings(node.telemetry, runtime, self.routes, self.overlay, self.carrier)
+        self.registry = Registry(node, self._dispatch, routes)
+        self._readings = Readings(node.telemetry, runtime, routes, self.overlay, self.carrier)
         node.telemetry.start()
         keys = self.carrier.keys
         key = f"key {keys.fingerprint}" if keys is not None else "inet_tcp"
@@ -148,7 +147,7 @@ class Parts:
             if self.carrier is not None:
                 stack.push_async_callback(self.carrier.close)
             stack.callback(self._node.telemetry.stop)
-            if self.runtime is not None:
+            if self.runtime is not None and self.routes is not None:
                 stack.push_async_callback(self.routes.close)
                 if self.overlay is not None:
                     stack.callback(self.overlay.stop)
@@ -172,7 +171,7 @@ class Parts:
         channel = Channel(
             name,
             connection,
-            self.routes,
+            self._node._routes,
             flags=connected.flags,
             creation=connected.creation,
             public_key=public_key,
@@ -215,7 +214,7 @@ class Parts:
             self.overlay.unreachable(name)
 
     def _lost(self, name: Atom) -> None:
-        self.spawner.node_lost(name)
+        self._node.spawner.node_lost(name)
         self._node.runtime.connection_lost(name)
 
 
