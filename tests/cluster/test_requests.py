@@ -11,6 +11,7 @@ import pytest
 from barrel_p2p import (
     Atom,
     CallTimeout,
+    ChannelOverflow,
     NodeDown,
     NoProc,
     abcast,
@@ -29,6 +30,7 @@ from harness.cluster import Cluster, run
 
 pytestmark = pytest.mark.usefixtures("carrier")
 ADD = (Atom("add"), 1)
+LIMIT = 20_000_000  # more than a kernel takes from a sender
 
 
 def test_one_answers_one_is_slow_one_has_no_name_one_is_dead(tmp_path: Path) -> None:
@@ -85,6 +87,43 @@ def test_abcast_reaches_every_server_that_is_there(tmp_path: Path) -> None:
         assert await receive(timeout=5) == (Atom("$gen_cast"), "hello")
         for _ in members:
             assert await receive(timeout=5) == ("trapped", ("$gen_cast", "hello"))
+
+    run(story, tmp_path)
+
+
+def test_a_channel_that_overflows_costs_the_answer_of_its_node_alone(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice = await cluster.node("alice", send_high_water=10_000, send_hard_limit=LIMIT)
+        bob, carol = [await cluster.member(name) for name in ("bob", "carol")]
+        for member in (bob, carol):
+            await alice.rpc(member.name, "member", "start_adder", ["adder"])
+            await alice.rpc(member.name, "member", "start_trapper", [self_pid(), "trapper"])
+
+        async def fill(left: int) -> None:
+            """Leave so many bytes of room, or a few more, in the channel to bob, who does not read."""
+            await alice.connect(bob.name)
+            bob.signal(signal.SIGSTOP)
+            connection = alice._routes.channels[bob.name].connection
+            while (room := LIMIT - connection.queued - left) > 100:
+                send(("nobody", bob.name), bytes(min(room - 100, 50_000)))
+                await asyncio.sleep(0)
+
+        for left in (0, 500):  # the monitor does not fit, then the request
+            await fill(left)
+            with pytest.raises(ChannelOverflow):
+                send_request(("adder", bob.name), bytes(1000))
+            await asyncio.sleep(0)
+            assert not alice.runtime.aliases and not alice.runtime.watching
+            bob.signal(signal.SIGCONT)
+
+        await fill(0)
+        assert await multi_call([bob.name, carol.name], "adder", ADD, 5.0) == ([(carol.name, 1)], [bob.name])
+        bob.signal(signal.SIGCONT)
+        await fill(0)
+        abcast([bob.name, carol.name], "trapper", "hello")
+        assert await receive(timeout=5) == ("trapped", ("$gen_cast", "hello"))
+        bob.signal(signal.SIGCONT)
+        assert not alice.runtime.aliases and not alice.runtime.watching
 
     run(story, tmp_path)
 

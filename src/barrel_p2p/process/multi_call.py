@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
+from ..errors import ChannelOverflow
 from ..term.types import Atom
 from .call import cast
 from .current import current, runtime_of
@@ -41,7 +43,11 @@ async def multi_call(
     try:
         for each in _names(nodes, name):
             myself = timeout is None and each == runtime.name and _is_caller(name, runtime)
-            asked.append((each, None if myself else send_request((name, each), request, node=runtime)))
+            sent = None
+            if not myself:
+                with suppress(ChannelOverflow):  # the log tells; its node is lost, the others can answer
+                    sent = send_request((name, each), request, node=runtime)
+            asked.append((each, sent))
         await wait_for([sent for _, sent in asked if sent is not None], timeout)
     finally:
         for _, sent in asked:
@@ -69,7 +75,8 @@ def abcast(nodes: Iterable[str], name: str, request: Any, *, node: Any = None) -
         TypeError: ``nodes`` is one name, or ``name`` is none.
     """
     for each in _names(nodes, name):
-        cast((name, each), request, node=node)
+        with suppress(ChannelOverflow):  # the log tells; the other nodes get it
+            cast((name, each), request, node=node)
 
 
 def _names(nodes: Iterable[str], name: str) -> list[Atom]:

@@ -89,8 +89,8 @@ def send_request(to: Any, request: Any, *, node: Any = None) -> Request:
         return sent
     pid = runtime.pid if caller is None else caller.pid
     ref = runtime.reference()
+    monitor = runtime.monitor(pid, partial(lost, future), target, ref)  # if it fails, there is nothing to give back
     runtime.aliases[ref.ids] = future
-    monitor = runtime.monitor(pid, partial(lost, future), target, ref)
     future.add_done_callback(partial(_release, runtime, monitor))
     if not future.done():
         try:
