@@ -61,11 +61,11 @@ class GenServer:
             any other process. ``Stop(reason, reply)``: reply, then stop. ``Stop(reason)``: stop; the caller gets
             ``CallError``. ``Reply(value)``: a reply that is itself one of these markers.
         """
-        raise RuntimeError(f"{type(self).__name__} has no handle_call, but was called with {shown(request)}")
+        raise RuntimeError(f"{self._title} has no handle_call, but was called with {shown(request)}")
 
     async def handle_cast(self, request: Any) -> Any:
         """Handle a ``cast``. Returns ``None`` (or ``NOREPLY``), or ``Stop(reason)``."""
-        raise RuntimeError(f"{type(self).__name__} has no handle_cast, but was cast {shown(request)}")
+        raise RuntimeError(f"{self._title} has no handle_cast, but was cast {shown(request)}")
 
     async def handle_info(self, message: Any) -> Any:
         """Handle any other message: ``DOWN``, trapped ``EXIT``, ``Atom("timeout")``, ... Returns as ``handle_cast``."""
@@ -73,7 +73,7 @@ class GenServer:
 
     async def handle_continue(self, argument: Any) -> Any:
         """What ``continue_(argument)`` asked for, before any further message. Returns as ``handle_cast``."""
-        raise RuntimeError(f"{type(self).__name__} has no handle_continue, but continues with {shown(argument)}")
+        raise RuntimeError(f"{self._title} has no handle_continue, but continues with {shown(argument)}")
 
     async def terminate(self, reason: Any) -> Any:
         """Clean up before the end; what it returns means nothing.

@@ -13,9 +13,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
-from ..errors import CallError, ConfigError, EncodeError, Exit, StartError
+from ..errors import CallError, ConfigError, Exit, StartError
 from ..shown import Shown, shown
-from ..term.codec import encode
 from ..term.types import Atom, Pid
 from .api import demonitor, exit, monitor, process_flag, receive, unlink
 from .call import GEN_CAST, call, stop
@@ -23,6 +22,7 @@ from .child import Child, ChildSpec, is_orderly
 from .current import current_process
 from .gen_server import GenServer
 from .reasons import DOWN, EXIT, KILL, SHUTDOWN
+from .sendable import sendable
 from .server_loop import IGNORE, Stop, explained, start_server
 
 logger = logging.getLogger("barrel_p2p.process")
@@ -32,8 +32,6 @@ AUTO_SHUTDOWNS: Final = ("never", "any_significant", "all_significant")
 OK: Final = Atom("ok")
 ERROR: Final = Atom("error")
 TRY_AGAIN: Final = Atom("try_again_restart")
-#: Characters of what has no form as a term and is shown to another node; a guess.
-MAX_TEXT: Final = 200
 
 
 class Supervisor:
@@ -85,9 +83,8 @@ class Supervisor:
         Args:
             args, options: for ``init``; the list of children when it is not overridden.
             name: as for ``GenServer.start``.
-            strategy: ``one_for_one`` (only the child that ended is restarted), ``one_for_all`` (all),
-            ``rest_for_one`` (it and
-                those started after it).
+            strategy: ``one_for_one`` (only the child that ended is restarted), ``one_for_all`` (all), ``rest_for_one``
+                (it and those started after it).
             intensity, period: at most so many restarts in so many seconds.
             auto_shutdown: ``never``; ``any_significant`` or ``all_significant``: end with reason ``shutdown`` when one,
                 or the last, of the significant children has ended by itself and is not restarted.
@@ -197,8 +194,11 @@ class _SupervisorServer(GenServer):
         init = self._supervisor.init
         try:
             given = await init(*args, **options)
-        except TypeError as error:
-            raise explained(error, init, f"{self._title}.init") from None
+        except TypeError as raised:
+            error = explained(raised, init, f"{self._title}.init")
+            if error is raised:
+                raise  # with its cause
+            raise error from None
         if given is IGNORE:
             return None
         specs = list(given) if isinstance(given, Iterable) else None
@@ -222,14 +222,13 @@ class _SupervisorServer(GenServer):
             runtime.supervisors[child.pid] = self._loop.process
 
     def _more_status(self) -> list[Any]:
-        name = Atom(type(self._supervisor).__name__)
-        return [(Atom("supervisor"), [(list(b"Callback"), name)])]  # for supervisor:get_callback_module
+        return [(Atom("supervisor"), [(list(b"Callback"), Atom(self._title))])]  # for supervisor:get_callback_module
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
     async def handle_call(self, request: Any, from_: Any) -> Any:
         answer = await self._answer(request)
-        return answer if from_[0].node == self._loop.process.runtime.name else _sendable(answer)
+        return answer if from_[0].node == self._loop.process.runtime.name else sendable(answer)
 
     async def _answer(self, request: Any) -> Any:
         if request == "which_children":
@@ -447,21 +446,6 @@ def _started(answer: Any) -> Pid:
 def _done(answer: Any) -> None:
     if answer != OK:
         raise CallError(answer[1], f"the supervisor refused: {shown(answer[1])}")
-
-
-def _sendable(answer: Any) -> Any:
-    """An answer for another node: ids and arguments may be anything, and what has no form goes as its text."""
-    try:
-        encode(answer)
-    except EncodeError:
-        if isinstance(answer, list):
-            return [_sendable(item) for item in answer]
-        if isinstance(answer, tuple):
-            return tuple(_sendable(item) for item in answer)
-        if isinstance(answer, dict):
-            return {key: _sendable(value) for key, value in answer.items()}
-        return repr(answer)[:MAX_TEXT]
-    return answer
 
 
 def _hashable(term: Any) -> bool:

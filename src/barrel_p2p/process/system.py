@@ -17,6 +17,7 @@ from ..term import io_lib
 from ..term.types import Atom
 from .call import SYSTEM, gen_call, reply
 from .current import runtime_of
+from .sendable import sendable
 
 if TYPE_CHECKING:
     from .server_loop import ServerLoop
@@ -25,8 +26,6 @@ logger = logging.getLogger("barrel_p2p.process")
 
 OK: Final = Atom("ok")
 ERROR: Final = Atom("error")
-#: Characters of a state that has no form as a term and goes as its text.
-MAX_TEXT: Final = 10_000
 
 
 # --- asking -----------------------------------------------------------------------------------------------------------
@@ -120,7 +119,7 @@ def _status(loop: ServerLoop) -> Any:
     state = Atom("suspended" if loop.suspended else "running")
     parent = process.pid if loop.parent is None else loop.parent.pid
     ancestors = [] if loop.parent is None else [loop.parent.name or parent]
-    module = Atom(type(loop.server).__name__)
+    module = Atom(loop.server._title)
     dictionary = [(Atom("$initial_call"), (module, Atom("init"), 1)), (Atom("$ancestors"), ancestors)]
     header = f"Status for generic server {process.name or io_lib.write(process.pid)}"
     data = [(_text("Status"), state), (_text("Parent"), parent), (_text("Logged events"), [])]
@@ -146,7 +145,5 @@ def _text(text: str) -> list[int]:
 def _reply(from_: Any, value: Any) -> None:
     try:
         reply(from_, value)
-    except EncodeError:  # a state may hold anything; whoever looks from another node gets its text
-        is_state = isinstance(value, tuple) and value[0] == OK
-        text = repr(value[1] if is_state else value)[:MAX_TEXT]
-        reply(from_, (OK, text) if is_state else text)
+    except EncodeError:  # a state may hold anything
+        reply(from_, sendable(value))
