@@ -37,6 +37,11 @@ def test_rpc_returns_results_and_raises_what_happened(tmp_path: Path) -> None:
         assert [frame[:2] for frame in error.value.stack] == [("member", "fail")], "the user's frames, and no others"
         assert bytes(error.value.stack[0][3][0][1]) == b"member.py", "no directories of that host"
         assert str(error.value) == f"member:fail on {bob.name} raised ValueError: no luck"
+        with pytest.raises(RemoteError) as error:
+            await alice.rpc(bob.name, "member", "fail", ["\n\x1b[31m" + 2000 * "a"])
+        text = str(error.value)
+        assert text.isprintable() and "ValueError: \\n\\x1b[31maaa" in text and text.endswith("aa...")
+        assert len(text) < 1200 and len(error.value.reason[2]) == 2006, "the reason has all of it"
 
         for what in (("member", "main", []), ("os", "system", ["true"]), ("member", "fail", [])):
             with pytest.raises(RemoteError) as error:

@@ -95,6 +95,7 @@ def test_code_that_python_runs_on_erlang_prints_here(epmd: Epmd, tmp_path: Path)
 EVENTS = [
     ('logger:error("~p of ~s", [3, "apples"])', logging.ERROR, "3 of apples"),
     ('logger:warning("no arguments")', logging.WARNING, "no arguments"),
+    ('logger:error("one~n\\e[31mtwo", [])', logging.ERROR, "one\n    \\x1b[31mtwo"),
     ("logger:notice(<<195, 169>>)", logging.INFO, "é"),
     ("logger:critical(#{what => {lost, 1.5}})", logging.CRITICAL, "#{what => {lost,1.5}}"),
     ("logger:alert([{what, lost}])", logging.CRITICAL, "[{what,lost}]"),

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from barrel_p2p.process.api import receive
+from barrel_p2p.shown import printable
 from barrel_p2p.term import io_lib
 from barrel_p2p.term.types import Pid
 
@@ -47,8 +48,9 @@ async def serve() -> None:
 def _log(level: str, text: str, meta: Mapping[Any, Any]) -> None:
     number = LEVELS.get(level)
     if number is not None:
+        lines = "\n    ".join(map(printable, text.split("\n")))  # indented: none looks like a record of its own
         pid = next((value for key, value in meta.items() if key == "pid" and isinstance(value, Pid)), None)
-        log.log(number, "%s: %s", pid, text, extra={} if pid is None else {"peer": pid.node})
+        log.log(number, "%s: %s", pid, lines, extra={} if pid is None else {"peer": pid.node})
 
 
 def _text(what: Any, arguments: list[Any] | None) -> str:

@@ -16,6 +16,7 @@ from barrel_p2p.node.route import Route
 from barrel_p2p.node.spawner import Spawner
 from barrel_p2p.process.process import Process
 from barrel_p2p.proto.control import Op, reg_send
+from barrel_p2p.shown import shown
 from barrel_p2p.term.types import Atom, Pid, Reference
 
 _SEND_SENDER = int(Op.SEND_SENDER)
@@ -93,4 +94,4 @@ class RemoteSignals:
             route.send(None, control, reason)
         except EncodeError:
             # Any Python value may be an exit reason, and a death must be told whatever it is.
-            route.send(None, control, (Atom("python"), repr(reason)[:1000]))
+            route.send(None, control, (Atom("python"), shown(reason, 1000)))

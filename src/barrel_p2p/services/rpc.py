@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from barrel_p2p.errors import CallTimeout, NodeDown, RemoteError
 from barrel_p2p.node.outcome import outcome_of
+from barrel_p2p.shown import printable, shown
 from barrel_p2p.term.types import Atom
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ def _failed(
                 "it exports (node.export)"
             )
         case (Atom("exception"), str(name) | bytes(name), str(said) | bytes(said)):
-            text = f"{module}:{function} on {target} raised {_text(name)}: {_text(said)}"
+            text = f"{module}:{function} on {target} raised {_text(name, 255)}: {_text(said)}"
         case _:
-            text = f"{module}:{function} on {target} ended with {kind} {reason!r:.500}"
+            text = f"{module}:{function} on {target} ended with {kind} {shown(reason)}"
     return RemoteError(str(kind), reason, stack, text)
 
 
@@ -59,8 +60,10 @@ def _is_of(stack: Any, module: str, function: str) -> bool:
     return False
 
 
-def _text(term: str | bytes) -> str:
-    return term.decode("utf-8", "replace") if isinstance(term, bytes) else term
+def _text(term: str | bytes, limit: int = 1000) -> str:
+    start = term[:limit]
+    text = printable(start.decode("utf-8", "replace") if isinstance(start, bytes) else start)
+    return text if len(term) <= limit else text + "..."
 
 
 def _late(target: Atom, module: str, function: str, timeout: float | None) -> CallTimeout:
