@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,22 @@ async def refused(cluster: Cluster, alice: Node, name: str, **options: object) -
         return error.value
     finally:
         await other.stop()
+
+
+@pytest.mark.usefixtures("carrier")
+def test_a_dial_without_a_descriptor_to_spare_says_what_to_do(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice = await cluster.node("alice")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises(NotConnected) as error:
+                await alice.connect("bob@127.0.0.1", ("127.0.0.1", 9))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert str(error.value).startswith("can't dial bob@127.0.0.1") and "ulimit -n" in str(error.value)
+
+    run(story, tmp_path)
 
 
 def test_a_wrong_cookie_is_told_on_both_sides(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

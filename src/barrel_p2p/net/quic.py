@@ -24,7 +24,7 @@ from barrel_p2p._native import NO_MESSAGE
 from barrel_p2p.errors import ConfigError, NotConnected
 from barrel_p2p.net.connection import Batch, CloseKind, CloseReason, Handler
 from barrel_p2p.net.quic_connection import REPORTS, Connection
-from barrel_p2p.net.transport import Transport, cannot_bind, listen_ip
+from barrel_p2p.net.transport import NO_DESCRIPTOR, Transport, cannot_bind, listen_ip
 from barrel_p2p.shown import printable
 from barrel_p2p.term.codec import Codec
 
@@ -135,6 +135,7 @@ class QuicTransport(Transport):
 
         Raises:
             NotConnected: Nobody answered in time, or the handshake failed; says how.
+            OSError: This process may open no more files.
         """
         started = self.loop.time()
         endpoint = self._endpoint or self._open(None)
@@ -142,6 +143,8 @@ class QuicTransport(Transport):
         try:
             native = endpoint.connect(host, port, server_name or host, fd)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in NO_DESCRIPTOR:
+                raise
             raise NotConnected(f"can't dial {where}: {error}") from error
         connection = Connection(native, self)
         dialed: asyncio.Future[None] = self.loop.create_future()

@@ -105,6 +105,7 @@ class TcpTransport(Transport):
 
         Raises:
             NotConnected: Nobody answered in time, or the connection was refused.
+            OSError: This process may open no more files.
         """
         started = self.loop.time()
         where = f"{host}:{port} (TCP)"

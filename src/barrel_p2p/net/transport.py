@@ -8,12 +8,15 @@ import ipaddress
 import logging
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from barrel_p2p.errors import ConfigError
 from barrel_p2p.net.busy_wait import BusyWait
 from barrel_p2p.net.connection import CloseReason, Connection
 from barrel_p2p.term.codec import Codec
+
+#: Errors of a process, or a host, that may open no more files.
+NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 
 class Transport:
@@ -66,4 +69,4 @@ def cannot_bind(protocol: str, host: str, port: int, error: OSError) -> ConfigEr
     return ConfigError(text, "listen_port")
 
 
-__all__ = ["Transport", "cannot_bind", "listen_ip"]
+__all__ = ["NO_DESCRIPTOR", "Transport", "cannot_bind", "listen_ip"]

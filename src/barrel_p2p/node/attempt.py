@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from barrel_p2p.disk.files import remedy
 from barrel_p2p.errors import BarrelError, InternalError, NotConnected
+from barrel_p2p.net.transport import NO_DESCRIPTOR
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.node.establishing import DialingRole
 from barrel_p2p.term.types import Atom
@@ -47,7 +47,7 @@ class Attempt:
         except BarrelError as error:
             self.failed(error)
         except OSError as error:
-            more = f"; {remedy(error.errno)}" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+            more = f"; {remedy(error.errno)}" if error.errno in NO_DESCRIPTOR else ""
             self.failed(NotConnected(f"can't dial {self.name}: {error}{more}"))
         except Exception as error:
             log.exception("internal error while %s is dialled", self.name, extra={"peer": self.name})

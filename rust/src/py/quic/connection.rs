@@ -3,7 +3,7 @@
 use super::stream::QuicStream;
 use super::{duplicate, ip, pair, with_core, Codecs};
 use crate::frame;
-use crate::py::errors::error;
+use crate::py::errors::{error, os_error};
 use crate::py::message::{encode, Payload};
 use crate::py::term::Codec;
 use crate::quic::channel::{Channel, State};
@@ -13,7 +13,6 @@ use crate::quic::core::MoveError;
 use crate::quic::reason::CloseReason;
 use crate::quic::watcher::Shared;
 use crate::quic::Link;
-use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use quinn_proto::Dir;
@@ -136,7 +135,7 @@ impl QuicConnection {
                 "MigrationError",
                 "the connection is moving already",
             )),
-            Err(MoveError::Socket(e)) => Err(PyOSError::new_err((e.raw_os_error(), e.to_string()))),
+            Err(MoveError::Socket(e)) => Err(os_error(e)),
         }
     }
 

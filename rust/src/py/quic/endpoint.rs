@@ -9,7 +9,7 @@ use super::{
     STREAM_STOPPED, STREAM_WRITABLE,
 };
 use crate::frame::RawMessage;
-use crate::py::errors::error;
+use crate::py::errors::{error, os_error};
 use crate::py::message::decode_batch;
 use crate::py::term::Codec;
 use crate::quic::core::{Core, Identity, SetupError};
@@ -17,7 +17,7 @@ use crate::quic::options::Options;
 use crate::quic::reason::CloseReason;
 use crate::quic::watcher::{self, Shared};
 use crate::quic::{Event, Link};
-use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ impl QuicEndpoint {
         };
         let core = Core::new(&identity, address, options).map_err(|e| match e {
             SetupError::Identity(text) => error(py, "ConfigError", text),
-            SetupError::Bind(e) => PyOSError::new_err((e.raw_os_error(), e.to_string())),
+            SetupError::Bind(e) => os_error(e),
         })?;
         let listen = core.listener();
         let shared = Arc::new(Shared::new(core)?);
@@ -132,7 +132,7 @@ impl QuicEndpoint {
         let link = this.with_core(slf.py(), |core| {
             core.connect(peer, server_name, given, Instant::now())
         })?;
-        Ok(this.connection(slf.py(), link?))
+        Ok(this.connection(slf.py(), link.map_err(os_error)?))
     }
 
     /// Answers connections that begin from now on with another certificate. Collect what is due with `drive` first.
