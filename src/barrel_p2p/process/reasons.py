@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import traceback
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,7 @@ MAX_ATOM: Final = 255
 MAX_FRAMES: Final = 32
 #: Characters kept of an exception's message; a guess.
 MAX_MESSAGE: Final = 4096
-_OURS: Final = str(Path(__file__).parents[1])
+_OURS: Final = str(Path(__file__).parents[1]) + os.sep
 
 
 def as_reason(reason: Any) -> Any:
@@ -72,7 +73,7 @@ def _stack(error: BaseException) -> list[Any]:
     stack = []
     for frame in reversed(frames[-MAX_FRAMES:]):
         file = Path(frame.filename).name[:MAX_ATOM]
-        location = [(Atom("file"), list(file.encode())), (Atom("line"), frame.lineno or 0)]
+        location = [(Atom("file"), list(os.fsencode(file))), (Atom("line"), frame.lineno or 0)]
         stack.append((Atom(file.removesuffix(".py")), Atom(frame.name[:MAX_ATOM]), 0, location))
     return stack
 
