@@ -179,7 +179,7 @@ class Dispatch:
     # --- links ------------------------------------------------------------------------------------------------------
 
     def _link(self, channel: Channel, control: Control, message: Any) -> None:
-        self._bound(channel)
+        self._check_bonds(channel)
         self._runtime.link_in(_theirs(channel, control[1]), control[2])
 
     def _unlink(self, channel: Channel, control: Control, message: Any) -> None:
@@ -225,12 +225,12 @@ class Dispatch:
     # --- monitors ---------------------------------------------------------------------------------------------------
 
     def _monitor(self, channel: Channel, control: Control, message: Any) -> None:
-        self._bound(channel)
+        self._check_bonds(channel)
         self._runtime.monitor_in(
             _theirs(channel, control[1]), control[2] if type(control[2]) is Pid else _name(control[2]), control[3]
         )
 
-    def _bound(self, channel: Channel) -> None:
+    def _check_bonds(self, channel: Channel) -> None:
         bonds = self._runtime.bonds(channel.name)
         if bonds >= MAX_BONDS:
             raise ProtocolError(f"{bonds} links and monitors bind its processes to ours already")

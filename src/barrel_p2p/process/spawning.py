@@ -63,7 +63,10 @@ def spawn_link(
     max_mailbox: int | None = None,
     when_full: str = "wait",
 ) -> Any:
-    """``spawn`` and ``link`` in one step, so that no death falls between the two; see ``spawn``."""
+    """``spawn`` and ``link`` in one step, so that no death falls between the two; see ``spawn``.
+
+    >>> pid = spawn_link(worker, 1)
+    """
     process = current_process()
     if node is not None and node != process.runtime.name:
         return _spawn_remote(node, func, args, name, link=True)
@@ -80,7 +83,10 @@ def spawn_monitor(
     max_mailbox: int | None = None,
     when_full: str = "wait",
 ) -> Any:
-    """``spawn`` and ``monitor`` in one step: ``(pid, reference)``; see ``spawn``."""
+    """``spawn`` and ``monitor`` in one step: ``(pid, reference)``; see ``spawn``.
+
+    >>> pid, ref = spawn_monitor(worker, 1)
+    """
     process = current_process()
     ref = process.runtime.reference()
     if node is not None and node != process.runtime.name:
