@@ -122,13 +122,13 @@ class NodeLeases:
         if isinstance(operation, Goodbye):
             self._left = True
             self._news[self._node] = None  # a broadcast may have to go through a node that stops as well
-            return Applied(broadcast=[self._word(0, wall_ms)])
+            return Applied(broadcast=[self._word(wall_ms)])
         raise TypeError(f"{type(operation).__name__} is no operation of leases")
 
     def _tick(self, tick: Tick, wall_ms: int) -> Applied:
         applied = Applied(changes=self._pass(min(tick.elapsed_ms, self._max_tick)))
         if tick.beat:
-            word = self._word(self._lease_ms, wall_ms)
+            word = self._word(wall_ms)
             self._news[self._node] = None
             if tick.spread:
                 applied.broadcast = [word | self._told(self._near)]
@@ -139,7 +139,7 @@ class NodeLeases:
         """What was heard and said since this was last asked, for the neighbours."""
         news = self._told(self._news)
         if self._node in self._news:
-            news[self._node] = (self._number, 0 if self._left else self._lease_ms)
+            news[self._node] = (self._number, self._given_ms)
         self._news.clear()
         return news
 
@@ -147,9 +147,13 @@ class NodeLeases:
         leases = [(node, self._leases.get(node)) for node in nodes]
         return {node: (lease.number, max(lease.left_ms, 0)) for node, lease in leases if lease is not None}
 
-    def _word(self, lease_ms: int, wall_ms: int) -> dict[Atom, tuple[int, int]]:
+    @property
+    def _given_ms(self) -> int:
+        return 0 if self._left else self._lease_ms
+
+    def _word(self, wall_ms: int) -> dict[Atom, tuple[int, int]]:
         self._number = max(self._number + 1, wall_ms)
-        return {self._node: (self._number, lease_ms)}
+        return {self._node: (self._number, self._given_ms)}
 
     def _pass(self, elapsed_ms: int) -> list[Any]:
         changes: list[Any] = []
@@ -194,7 +198,8 @@ class NodeLeases:
             return None
         known = self._leases.get(node)
         if known is not None and number <= known.number:
-            if number < known.number and lease_ms and known.left_ms <= 0:
+            # It refuses more than a day ahead of its clock, and those who have forgotten it would remember it again.
+            if lease_ms and known.left_ms <= 0 and number < known.number <= number + MAX_AHEAD_MS:
                 self._news[node] = None
             return None
         if known is None:
@@ -220,7 +225,7 @@ class NodeLeases:
         """What is left of each lease; Erlang nodes have no use for it."""
         if python:
             alive = [node for node, lease in self._leases.items() if lease.left_ms > 0]
-            yield self._told(alive) | self._word(self._lease_ms, wall_ms)
+            yield self._told(alive) | self._word(wall_ms)
 
     def tidy(self, wall_ms: int) -> Applied:
         """Nothing: leases end by ``Tick``."""

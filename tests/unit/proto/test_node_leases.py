@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from barrel_p2p.proto.node_leases import Goodbye, Heard, NodeLeases, Tick
+from barrel_p2p.proto.node_leases import REMEMBER_MS, Goodbye, Heard, NodeLeases, Tick
 from barrel_p2p.term.types import Atom
 
 WALL_MS = 1_795_337_344_000
@@ -21,6 +21,7 @@ class Line:
         self.running = dict.fromkeys(self.names, True)
         self.ahead = dict.fromkeys(self.names, 0)
         self.passed = 0
+        self.refused = 0
 
     def wall_ms(self, name: Atom) -> int:
         return WALL_MS + self.passed + self.ahead[name]
@@ -42,7 +43,7 @@ class Line:
         news = self.leases[name].news()
         for other in self.neighbours(name):
             applied = self.leases[other].write(Heard(news), self.wall_ms(other))
-            assert not applied.refused
+            self.refused += len(applied.refused)
 
     def restart(self, name: Atom, *, ahead_ms: int) -> None:
         self.leases[name] = NodeLeases(name)
@@ -70,6 +71,33 @@ def test_a_node_that_restarts_with_an_earlier_clock_is_alive_again_at_once(crash
     line.restart(first, ahead_ms=0)
     line.tick(10)
     assert line.who_believe_in(first) == line.names
+    assert not line.refused
+
+
+def test_a_number_that_its_node_refuses_is_forgotten_in_time() -> None:
+    """Those who forgot it early must not be told of it by those who did not yet, and these by them later."""
+    line = Line(5)
+    first, _, third, *_ = line.names
+    line.ahead[first] = 20 * HOUR_MS
+    line.tick(10)
+    line.running[first] = False
+    line.tick(20)
+    line.running[third] = False  # a while that it does not count: it forgets later than its neighbours
+    line.tick(7)
+    line.running[third] = True
+    line.restart(first, ahead_ms=-10 * HOUR_MS)
+    line.tick(REMEMBER_MS // TICK_MS + 20)
+    assert line.who_believe_in(first) == line.names
+
+
+def test_who_said_goodbye_does_not_come_back_by_a_copy() -> None:
+    alice, bob = NodeLeases(Atom("alice@h")), NodeLeases(Atom("bob@h"))
+    alice.write(Tick(TICK_MS, beat=True), WALL_MS)
+    bob.write(Heard(alice.news()), WALL_MS)
+    alice.write(Goodbye(), WALL_MS)
+    for copy in alice.snapshot(WALL_MS + 1, python=True):
+        bob.merge(copy, WALL_MS + 1)
+    assert not bob.alive(Atom("alice@h"))
 
 
 def test_a_goodbye_passes_on_from_neighbour_to_neighbour() -> None:
