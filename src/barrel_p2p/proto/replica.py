@@ -309,7 +309,7 @@ class Replica:
         if not ours.size():
             del self._rounds[peer]
             return [SendTo(peer, (Atom("request_sync"), self._name))]
-        if not any(theirs):
+        if not any(theirs) and not mine.last:  # still none: it has tombstones of what we sent, and no round of its own
             return [*self._send_whole(peer, wall_ms), *self._ask_again(peer, mine, now, wall_ms)]
         differ = [
             bucket for bucket, sums in enumerate(zip(ours.sums(count), theirs, strict=True)) if sums[0] != sums[1]

@@ -270,6 +270,17 @@ def test_a_newcomer_gets_everything_in_parts_as_the_channel_drains(empty: Atom) 
     assert pair.words == ["agreed"]
 
 
+def test_a_removal_reaches_who_compares_with_a_copy_of_tombstones_alone() -> None:
+    mine, theirs = MapState(A, NOW), MapState(B, NOW)
+    pair = Pair(mine, theirs)
+    mine.map.put("k", 1, A, pack(NOW + 1))
+    theirs.map.put("k", 1, A, pack(NOW + 1))
+    theirs.map.remove("k", pack(NOW + 2))
+    pair.tell(A, PeerUp(B, python=True))
+    pair.drive()
+    assert "k" not in mine.map
+
+
 def test_large_values_go_out_one_by_one() -> None:
     state = MapState(A, NOW)
     for number in range(10):
