@@ -401,10 +401,12 @@ class HyParView(Links):
         cluster, which came to be when two contacts found each other and two others did.
 
         A contact looks for the others in a large cluster, too, and never stops: after a long split they may be all
-        that the nodes of either side still know of the other. They are few, so nobody is asked often."""
-        if not self._passive.has_room() and not self._is_contact:
-            return []
-        return [peer for peer in contacts if peer not in self._active and peer not in self._passive.names]
+        that the nodes of either side still know of the other. Hearsay doesn't count there, for the names of nodes out
+        of reach go round for long where nobody needs a neighbour. They are few, so nobody is asked often."""
+        strangers = [peer for peer in contacts if peer not in self._active]
+        if self._passive.has_room():
+            return [peer for peer in strangers if peer not in self._passive.names]
+        return strangers if self._is_contact else []
 
     @property
     def _is_contact(self) -> bool:

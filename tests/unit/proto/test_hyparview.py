@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from barrel_p2p.errors import ConfigError
+from barrel_p2p.proto.hyparview import HEARSAY
 from barrel_p2p.proto.hyparview_config import MAX_LOST, HyParViewConfig
 from barrel_p2p.proto.hyparview_events import (
     Disconnect,
@@ -568,6 +569,21 @@ def test_a_contact_never_stops_looking_for_the_others() -> None:
     node.failed("c")
     node.fire("contact")
     assert node.connects == ["c"]
+
+
+def test_a_contact_does_not_rely_on_hearsay_in_a_large_cluster() -> None:
+    """The names of nodes that a split put out of reach go round for long where nobody needs a neighbour."""
+    node = Node(contact_nodes=names("k", "me"), passive_size=2)
+    node.fire("contact")
+    node.connected("k")
+    node.neighbor(*FIVE[:4])
+    node.receive("k", Disconnect())
+    node.neighbor("e")
+    node.receive("a", ShuffleReply(names("k", "p")))
+    assert node.active == list(FIVE) and node.passive == ["k", "p"]
+    node.later(HEARSAY)
+    node.fire("contact")
+    assert node.sent("k") == [Neighbor(high=True)]
 
 
 def test_a_node_that_lost_everybody_turns_to_its_contacts() -> None:
