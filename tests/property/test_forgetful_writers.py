@@ -48,12 +48,14 @@ class Restarts(World):
         self.states[name] = MapState(name, self.time(name))
         self.replicas[name] = Replica(name, self.states[name], rng=self.rng)
 
-    def join_all(self, name: Atom) -> None:
-        for other in self.rng.sample(self.names, len(self.names)):
+    def join_one_by_one(self, name: Atom, key: str) -> None:
+        for number, other in enumerate(self.rng.sample(self.names, len(self.names))):
             if other != name and (name, other) not in self.links:
                 self.join(name, other)
                 if self.rng.random() < 0.5:
                     self.drain()
+                if self.rng.random() < 0.2:
+                    self.put(name, f"{key}.{number}")
         self.drain()
 
 
@@ -69,7 +71,7 @@ def test_what_a_forgetful_node_writes_stays_although_its_clock_went_back(seed: i
         world.wall += world.rng.choice([0, 5000])
         if world.rng.random() < 0.5:
             world.put(forgetful, f"at start {restart}")
-        world.join_all(forgetful)
+        world.join_one_by_one(forgetful, f"joining {restart}")
         for count in range(3):
             world.put(forgetful, f"soon {restart}.{count}")
         world.drain()

@@ -110,9 +110,10 @@ class MapState:
         self._writer = writer
         self._ttl = tombstone_ttl_ms
         self._max_tombstones = max(max_entries // 4, 1)
-        self._since = self._begun = self.clock.now(wall_ms)  # we have seen all our writes from here on
-        self._claimed = self._begun  # the latest stamp up to which others may take our writes for seen
-        self._latest = self._begun  # the greatest stamp of a write of ours that we know of
+        self._begun_ms = wall_ms
+        self._since = self.clock.now(wall_ms)  # we have seen all our writes from here on
+        self._claimed = self._since  # the latest stamp up to which others may take our writes for seen
+        self._latest = self._since  # the greatest stamp of a write of ours that we know of
         self._floor = 0  # up to this stamp others have seen writes of ours that we have forgotten; our next is above
         self._young: dict[Hashable, None] = {}  # what we put since we began, which may have to be put again above it
         self._raised = 0
@@ -167,10 +168,10 @@ class MapState:
             raise ValueError("the map is full")
         stamp = self.stamp_over(0 if old is None else old.stamp, wall_ms)
         entry = put_over(old, key, value, self.node, stamp)
-        if stamp - self._begun < YOUNG_MS << 32 and len(self._young) < MAX_YOUNG:
-            self._young[entry.index] = None
-        elif self._young and not self._floor:
+        if wall_ms - self._begun_ms >= YOUNG_MS:
             self._young.clear()
+        elif len(self._young) < MAX_YOUNG:
+            self._young[entry.index] = None
         return entry
 
     def stamp_over(self, stamp: int, wall_ms: int) -> int:
@@ -240,15 +241,16 @@ class MapState:
         The clock is not set to it: anybody can tell of us, and it stamps for all maps of this node.
         """
         stamp = min(stamp, self._highest_floor(wall_ms))
-        if self._raised >= MAX_RAISED:
+        if stamp <= self._floor:
+            return Applied()
+        self._floor = stamp
+        found = [entry for entry in map(self.map.find, self._young) if entry is not None]
+        below = [entry for entry in found if entry.node == self.node and entry.stamp <= stamp]
+        if not below or self._raised >= MAX_RAISED:
             return Applied()
         self._raised += 1
-        self._floor = max(self._floor, stamp)
-        found = [entry for entry in map(self.map.find, self._young) if entry is not None]
         again = [
-            put_over(entry, entry.key, entry.value, self.node, self.stamp_over(entry.stamp, wall_ms))
-            for entry in found
-            if entry.node == self.node and entry.stamp <= stamp
+            put_over(entry, entry.key, entry.value, self.node, self.stamp_over(entry.stamp, wall_ms)) for entry in below
         ]
         for entry in again:
             self.map.store(entry)
@@ -291,7 +293,8 @@ class MapState:
         for node, span, heard in _spans(testimony, wall_ms):
             if node == self.node and span != NOTHING:
                 self._since = min(self._since, span[0])
-                self._floor = self._claimed = max(self._floor, span[1])
+                self._floor = max(self._floor, span[1])
+                self._claimed = max(self._claimed, span[1])
             self.seen.advance(node, *span)
             self.seen.meet(node, heard)
         if max(self.clock.last, self._floor) >= self._since:
@@ -356,9 +359,7 @@ class MapState:
         told = max((span[1] for node, span, _ in _spans(testimony, latest) if node == self.node), default=0)
         if told <= self._claimed:
             return Applied()
-        told = pack(
-            (told >> 32) + 1
-        )  # such stamps hardly grow: what we wrote after that was told is in that millisecond
+        told = pack((told >> 32) + 1)  # stamps above a floor hardly grow: what followed it is in that millisecond
         self._since = max(self._since, told)  # of what we wrote up to there we may have forgotten some
         return self._raise_floor(told, wall_ms)
 
