@@ -39,7 +39,7 @@ class EncodeError(BarrelError, ValueError):
 
 
 class NameTaken(BarrelError):
-    """``register`` found the name in use, or the process already has a name, or the pid is not a live local one."""
+    """``register`` found the name in use, or the process already has a name."""
 
 
 class MapClosed(BarrelError):
@@ -147,7 +147,7 @@ class CallError(ExitReason):
 
 
 class NoProc(CallError):
-    """The called process does not exist (any more)."""
+    """The process that was called, or that was to get a name, does not exist (any more)."""
 
 
 class NodeDown(CallError):

@@ -15,7 +15,9 @@ from barrel_p2p import (
     BadTag,
     NameTaken,
     Node,
+    NoProc,
     NotSupported,
+    Pid,
     Stream,
     StreamClosed,
     StreamLost,
@@ -180,6 +182,8 @@ def test_a_tag_that_nobody_takes_is_refused(tmp_path: Path) -> None:
         assert bob.streams.list_acceptors() == {b"somebody": echo}
         with pytest.raises(NameTaken):
             bob.streams.register_acceptor(b"somebody", echo)
+        with pytest.raises(NoProc):
+            bob.streams.register_acceptor("dead", Pid(bob.name, 1 << 27, 0, bob.runtime.creation))
         assert bob.streams.unregister_acceptor("somebody")
         assert not bob.streams.unregister_acceptor("somebody")
         stream = await alice.streams.open("somebody", BOB)

@@ -316,7 +316,8 @@ def register(name: str, pid: Pid | None = None) -> None:
     >>> register("counter", pid)
 
     Raises:
-        NameTaken: the name is in use, the process has one already, or it is not alive or not of this node.
+        NameTaken: the name is in use, or the process has one already.
+        NoProc: the process is not alive, or not of this node (``badarg`` in Erlang, as the others).
         TypeError: the arguments are no text and no pid.
     """
     process = current_process()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 from ..errors import ExitReason, RemoteError
@@ -31,7 +32,7 @@ MAX_ATOM: Final = 255
 MAX_FRAMES: Final = 32
 #: Characters kept of an exception's message; a guess.
 MAX_MESSAGE: Final = 4096
-_OURS: Final = str(Path(__file__).parents[1]) + os.sep
+_OURS: Final = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 def as_reason(reason: Any) -> Any:
@@ -66,6 +67,17 @@ def error_term(error: BaseException) -> tuple[Any, list[Any]]:
     The stack may go to another node: it shows the user's frames, not ours, and no directories of this host.
     """
     return (EXCEPTION, type(error).__name__, _text(error)[:MAX_MESSAGE]), _stack(error)
+
+
+def users_trace(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """What ``logging`` takes as ``exc_info``: a traceback that begins with the user's first frame, not with ours.
+
+    Frames of ours further down stay: they say what the user called. If there are no others, so do all.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OURS):
+        trace = trace.tb_next
+    return type(error), error, trace or error.__traceback__
 
 
 def _stack(error: BaseException) -> list[Any]:

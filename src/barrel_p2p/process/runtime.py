@@ -15,6 +15,7 @@ from types import CoroutineType
 from typing import Any, Final
 
 from ..errors import Exit, NameTaken, NoProc
+from ..shown import shown
 from ..term.types import Atom, Pid, Reference, reference_maker
 from .current import current
 from .deadlines import Deadlines
@@ -140,14 +141,15 @@ class Runtime(Signals):
         """Give a live process of this node a name.
 
         Raises:
-            NameTaken: the name is in use, the process has a name already, or there is no such live process here.
+            NameTaken: the name is in use, or the process has one already.
+            NoProc: there is no such live process on this node.
             TypeError: the arguments are no text and no pid.
         """
         if not isinstance(name, str) or not isinstance(pid, Pid):
             raise TypeError(f"a name is a text and belongs to a pid: register({name!r}, {pid!r}) has other arguments")
         process = self.find(pid)
         if process is None or process.status != RUNNING:
-            raise NameTaken(f"can't register {name!r}: {pid!r} is no live process of this node")
+            raise NoProc(NOPROC, f"can't register {name!r}: {pid!r} is no live process of this node")
         if process.name is not None:
             raise NameTaken(f"can't register {name!r}: {pid!r} is already registered as {str(process.name)!r}")
         if name in self.names or name == "undefined":
@@ -451,17 +453,19 @@ class Runtime(Signals):
 class Block:
     """Makes the task that enters it a process until it leaves.
 
-    An exit signal that ends this process cancels the block and comes out of it as ``Exit`` with the signal's reason.
+    An exit signal that ends this process cancels the block and comes out of it as ``Exit`` with the signal's reason,
+    and the pid that it came from in its text.
     The task is the user's own, so gates hold it at the await points of this library only.
     """
 
-    __slots__ = ("_cancels", "_name", "_runtime", "_token", "process")
+    __slots__ = ("_cancels", "_name", "_runtime", "_sender", "_token", "process")
 
     def __init__(self, runtime: Runtime, name: str | None) -> None:
         self._runtime: Final = runtime
         self._name: Final = name
         self._token: Token[Process | None] | None = None
         self._cancels = 0
+        self._sender: Pid | None = None  # of the signal that ends it
 
     def __enter__(self) -> Process:
         runtime = self._runtime
@@ -471,10 +475,11 @@ class Block:
         self._token = current.set(process)
         return process
 
-    def unwind(self, *, hard: bool) -> None:
+    def unwind(self, *, hard: bool, sender: Pid | None = None) -> None:
         """An exit signal ends this process: cancel the block, once."""
         task = self.process.task
         if task is not None and not self._cancels:
+            self._sender = sender
             self._cancels += 1
             task.cancel()
 
@@ -501,7 +506,8 @@ class Block:
             for _ in range(self._cancels):
                 cancelling = task.uncancel()
             if not cancelling and (error is None or isinstance(error, asyncio.CancelledError)):
-                raise Exit(reason) from None
+                whence = "" if self._sender is None else f", by an exit signal of {self._sender!r}"
+                raise Exit(reason, f"exit: {shown(reason)}{whence}") from None
 
 
 __all__ = ["Block", "Runtime"]

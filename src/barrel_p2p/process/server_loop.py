@@ -16,7 +16,7 @@ from .call import GEN_CALL, GEN_CAST, SYSTEM, reply
 from .current import current, current_process, runtime_of
 from .names import ServerName
 from .process import RUNNING, Process
-from .reasons import EXIT, KILL, NORMAL, SHUTDOWN, TIMEOUT, as_reason, reason_of
+from .reasons import EXIT, KILL, NORMAL, SHUTDOWN, TIMEOUT, as_reason, reason_of, users_trace
 from .runtime import Runtime
 from .signals import KernelExit
 from .system import handle_system
@@ -285,7 +285,7 @@ class ServerLoop:
             callback,
             Shown(about),
             error,
-            exc_info=error,
+            exc_info=users_trace(error),
         )
 
 

@@ -116,28 +116,31 @@ class Signals:
         if is_kernel and sender.node != self.name:
             return
         if not linked and _is(reason, KILL):
-            self.terminate(process, KILLED, hard=True)
+            self.terminate(process, KILLED, hard=True, sender=sender)
         elif process.status != RUNNING:
             return
         elif process.trap_exit:
             message = (EXIT, sender, reason)
             process.put_signal(KernelExit(message) if is_kernel else message)
         elif not _is(reason, NORMAL) or (not linked and sender == process.pid):
-            self.terminate(process, reason)
+            self.terminate(process, reason, sender=sender)
 
     def orders_end(self, process: Process, message: tuple[Any, ...]) -> bool:
         """Whether an EXIT message is the node's order to end. Anybody can send such a message, as in Erlang, but
         a process of the node itself obeys the signal alone."""
         return bool(message[1] == self.pid) and (type(message) is KernelExit or process.pid not in self.kernel)
 
-    def terminate(self, process: Process, reason: Any, *, hard: bool = False) -> None:
-        """End a process for ``reason``, trapping or not: it unwinds at its next await point."""
+    def terminate(self, process: Process, reason: Any, *, hard: bool = False, sender: Pid | None = None) -> None:
+        """End a process for ``reason``, trapping or not: it unwinds at its next await point.
+
+        ``sender`` is the process that the signal came from, if it was one.
+        """
         if process.status == RUNNING:
             self.doom(process, reason)
         elif process.status == DEAD or not hard:
             return
         if process.steps is not None:
-            process.steps.unwind(hard=hard)
+            process.steps.unwind(hard=hard, sender=sender)
 
     def doom(self, process: Process, reason: Any) -> None:
         """Fix the exit reason; whoever calls this also interrupts the process."""

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..errors import Exit
 from .process import DEAD, EXITING, RUNNING
-from .reasons import KILLED, NORMAL, reason_of
+from .reasons import KILLED, NORMAL, reason_of, users_trace
 
 if TYPE_CHECKING:
+    from ..term.types import Pid
     from .process import Process
 
 logger = logging.getLogger("barrel_p2p.process")
@@ -106,8 +107,8 @@ class Steps:
 
     # --- exit signals -----------------------------------------------------------------------------------------------
 
-    def unwind(self, *, hard: bool) -> None:
-        """The process got its exit reason from outside: interrupt it."""
+    def unwind(self, *, hard: bool, sender: Pid | None = None) -> None:
+        """The process got its exit reason from outside: interrupt it. Who sent it matters to a ``Block`` alone."""
         task = self.process.task
         if task is not None:
             task.cancel()
@@ -209,7 +210,7 @@ class Steps:
                 self._finish(NORMAL)
                 return
             if isinstance(error, Exception) and not isinstance(error, Exit):
-                logger.error("process %s crashed: %r", process, error, exc_info=error)
+                logger.error("process %s crashed: %r", process, error, exc_info=users_trace(error))
             self._finish(reason_of(error))
         else:
             self._finish(process.exit_reason)

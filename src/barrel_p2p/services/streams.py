@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final
 
-from barrel_p2p.errors import BadTag, Exit, NameTaken, NotSupported, StreamLost, StreamReset
+from barrel_p2p.errors import BadTag, Exit, NameTaken, NoProc, NotSupported, StreamLost, StreamReset
 from barrel_p2p.net.quic import Connection
 from barrel_p2p.net.quic_stream import ByteStream
 from barrel_p2p.node.channel import Channel
 from barrel_p2p.process.api import self_pid
 from barrel_p2p.process.current import current
+from barrel_p2p.process.reasons import NOPROC
 from barrel_p2p.proto.names import validate_node_name
 from barrel_p2p.services.stream import Stream
 from barrel_p2p.term.types import Atom, Pid
@@ -100,6 +101,7 @@ class Streams:
         Raises:
             BadTag: The tag is empty, too long or reserved.
             NameTaken: The tag has an acceptor.
+            NoProc: The pid is that of no live process of this node.
             TypeError: The tag is no text or bytes, the acceptor neither an async function nor a pid.
         """
         key = _tag(tag)
@@ -108,7 +110,7 @@ class Streams:
         if isinstance(acceptor, Pid):
             runtime = self._node.runtime
             if runtime.find(acceptor) is None:
-                raise NameTaken(f"can't register {acceptor!r} for {tag!r}: it is no live process of this node")
+                raise NoProc(NOPROC, f"can't register {acceptor!r} for {tag!r}: it is no live process of this node")
             self._acceptors[key] = acceptor
             self._monitors[key] = runtime.monitor(
                 runtime.pid, lambda reason: self._forget(key), acceptor, runtime.reference()

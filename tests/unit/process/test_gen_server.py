@@ -166,6 +166,7 @@ def test_a_crash_ends_the_server_tells_the_caller_and_is_logged_once(caplog: pyt
         in_process(test)
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert caplog.records[0].exc_info is not None
+    assert "in raise_it" in caplog.text and 'server_loop.py"' not in caplog.text, "the traceback is the user's"
 
 
 def test_start_failures() -> None:

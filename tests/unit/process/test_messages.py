@@ -12,6 +12,7 @@ from barrel_p2p import (
     NameTaken,
     NoProc,
     NotInProcess,
+    Pid,
     ReceiveConflict,
     alias,
     cancel_timer,
@@ -230,6 +231,11 @@ def test_names() -> None:
             register("echo")
         with pytest.raises(NameTaken):
             register("other", pid)  # it has a name
+        dead = spawn(receive, lambda _: False)
+        exit(dead, "kill")
+        for nobody in (dead, Pid(Atom("b@127.0.0.1"), dead.id, dead.serial, dead.creation)):
+            with pytest.raises(NoProc, match="no live process of this node"):
+                register("late", nobody)
         unregister("echo")
         assert whereis("echo") is None
         with pytest.raises(NoProc):

@@ -87,6 +87,7 @@ def test_a_crash_is_a_reason_and_one_line_in_the_log(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.INFO):
         in_process(test)
     errors = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "in crashing" in caplog.text and 'steps.py"' not in caplog.text, "the traceback is the user's"
     assert len(errors) == 1
     assert errors[0].exc_info is not None and "no such thing" in errors[0].getMessage()
 
@@ -458,9 +459,10 @@ def test_the_block_is_a_process_that_signals_can_end() -> None:
 
             spawn(watcher, process.pid)
             await asyncio.sleep(0)
-            spawn_link(crash)
+            crashed = spawn_link(crash)
             await asyncio.sleep(10)
         assert ended.value.reason == "boom"
+        assert str(ended.value) == f"exit: Atom('boom'), by an exit signal of {crashed!r}"
         assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
         await asyncio.sleep(0.01)
         assert watcher_saw[0][4] == "boom"
