@@ -183,6 +183,8 @@ def test_top_shows_the_node_its_peers_and_the_cluster_behind_it(shell: Shell) ->
     assert counter.split()[2:] == ["0", "0", "receiving"]
     (busy,) = [line for line in lines if " sluggish " in line]
     assert int(busy.split()[2]) > 1 and busy.split()[-1] == "working"
+    every = shell.run("top", BOB, "--once", "--interval", "0.1", "--rows", "50")
+    assert " shop:main " in every and " barrel start " in every and "_run_app" not in every
     views = shell.run("top", BOB, "--interval", "0.2", "--count", "2", "--rows", "1")
     assert views.count(f"{BOB}  barrel_p2p") == 2 and "... and " in views and "\x1b" not in views
 

@@ -37,7 +37,9 @@ def parser(name: str) -> Parser:
     add_arguments(made)
     made.add_argument("module", metavar="MODULE")
     made.add_argument("function", metavar="FUNCTION")
-    made.add_argument("args", metavar="ARG", nargs="*", help='a value: JSON, or an :atom, a (tuple), b"bytes"')
+    made.add_argument(
+        "args", metavar="ARG", nargs="*", default=[], help='a value: JSON, or an :atom, a (tuple), b"bytes"'
+    )
     made.add_argument("--timeout", metavar="SECONDS", type=float, default=5.0, help="wait so long for the result (5)")
     made.add_argument("--json", action="store_true", help="print strict JSON: atoms and bytes become texts")
     return made

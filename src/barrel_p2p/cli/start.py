@@ -22,6 +22,7 @@ from barrel_p2p.cli.status import FAILED, OK
 from barrel_p2p.cli.terms import show
 from barrel_p2p.node.config import CommandOptions, check_options, nearest
 from barrel_p2p.node.options import DEFAULT_COOKIE, Options
+from barrel_p2p.process.current import current_process
 from barrel_p2p.services.observer import export_observer
 
 TEXT = """\
@@ -78,7 +79,11 @@ def _find_app(path: str, source: str) -> App:
         raise Usage(f"{source}: there is no module {error.name!r} in {os.getcwd()} or among the packages") from None
     function = getattr(module, function_name, None)
     if function is None:
-        known = [name for name, value in vars(module).items() if inspect.iscoroutinefunction(value)]
+        known = [
+            name
+            for name, value in vars(module).items()  # what it imports is no app: receive, sleep, ...
+            if inspect.iscoroutinefunction(value) and f"{value.__module__}.".startswith(f"{module.__name__}.")
+        ]
         hint = nearest(function_name, known) if known else ", nor any async function"
         raise Usage(f"{source}: module {module_name} has no {function_name!r}{hint}")
     if not inspect.iscoroutinefunction(function):
@@ -89,6 +94,7 @@ def _find_app(path: str, source: str) -> App:
 
 async def _run_app(app: App, node: Node, result: list[Any]) -> None:
     """The app's process. ``sys.exit`` in it ends the app, not the event loop."""
+    current_process().label = f"{app.__module__}:{app.__name__}"  # for who watches
     try:
         result.append(await app(node))
     except SystemExit as error:
@@ -121,6 +127,7 @@ async def _serve(node: Node, options: Options, command: CommandOptions, app: App
     data_dir = Path(options.data_dir) if options.data_dir is not None else Path("data") / node.name
     is_new = not (data_dir / "keys" / "node.key").exists()
     async with node:
+        current_process().label = "barrel start"
         _catch_signals(self_pid())  # before anybody can read that the node is up, and stop it
         if command.observable:
             export_observer(node)

@@ -235,7 +235,7 @@ def _address(text: Any) -> tuple[str, int]:
 
 _BOOLEAN = Kind("true|false", "true or false", _boolean_of, _boolean, is_flag=True)
 _NUMBER = Kind("NUMBER", "a whole number", _number_of, _number)
-_TEXT = Kind("TEXT", "a text", _filled, _text)
+_TEXT = Kind("TEXT", "a text of at least one character", _filled, _text)
 _LIST = Kind("A,B,...", "a list of texts", _list_of, _list, is_many=True)
 _ADDRESSES = Kind(
     "NODE=HOST:PORT",

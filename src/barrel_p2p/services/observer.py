@@ -19,6 +19,7 @@ from barrel_p2p.node.node import Node
 from barrel_p2p.node.statistics import PeerStatistics
 from barrel_p2p.process.current import current
 from barrel_p2p.process.process import Process
+from barrel_p2p.process.runtime import Block
 from barrel_p2p.proto.flags import Flags
 from barrel_p2p.term.types import Atom
 
@@ -146,8 +147,10 @@ def _called(process: Process) -> str:
             return f"stream {tag.decode(errors='replace')} of {node}"
         case label:
             return str(label)
-    runs = str(getattr(process.steps, "__qualname__", ""))
-    return runs.rpartition("<locals>.")[2] or "block"
+    runs: Any = process.steps
+    if isinstance(runs, Block):  # the user's own task, which may run a coroutine of any kind
+        runs = process.task.get_coro() if process.task is not None else None
+    return str(getattr(runs, "__qualname__", "")).rpartition("<locals>.")[2] or "block"
 
 
 def _atoms(**fields: Any) -> dict[Atom, Any]:

@@ -48,10 +48,25 @@ def test_the_list_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
         (["start", "a@127.0.0.1", "--app", "shop"], "must be module:function"),
         (["start", "a@127.0.0.1", "--app", "math:sqrt"], "must be an `async def sqrt(node)`"),
         (["call", "a@h", "m", "f", "[1"], "argument 1: "),
+        (["call", "a@h", "m"], "arguments are required: FUNCTION (`"),
+        (["ping", "a@h", "--cookie", ""], "--cookie: must be a text of at least one character\n"),
+        (["start", "a@127.0.0.1", "--app", "workers:nosuch"], "has no 'nosuch'; there are work, more\n"),
         (["keys", "pin", "a@h", "xyz"], "no hexadecimal number"),
     ],
 )
-def test_wrong_usage(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "workers.py").write_text(
+        "from asyncio import sleep\nfrom barrel_p2p import receive\n"
+        "async def work(node): ...\nasync def more(node): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     assert main(words) == 2
     assert message in capsys.readouterr().err
 
