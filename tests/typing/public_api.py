@@ -23,6 +23,8 @@ from barrel_p2p import (
     send,
     send_request,
     spawn,
+    spawn_link,
+    spawn_monitor,
 )
 
 
@@ -60,6 +62,10 @@ async def main() -> None:
         assert_type(prices.statistics(), MapStatistics)
         assert_type(spawn(worker, 1), Pid)
         assert_type(await spawn("module:function", 1, node="bob@127.0.0.1"), Pid)
+        assert_type(spawn_link(worker, 1), Pid)
+        assert_type(await spawn_link(worker, 1, node="bob@127.0.0.1"), Pid)
+        assert_type(spawn_monitor(worker, 1), tuple[Pid, Reference])
+        assert_type(await spawn_monitor("module:function", node="bob@127.0.0.1"), tuple[Pid, Reference])
         pid = await Counter.start_link(10, name="counter")
         assert_type(pid, Pid)
         assert_type(monitor(pid), Reference)

@@ -168,6 +168,13 @@ class Node:
     async def connect(self, name: str, address: Address | None = None) -> None:
         """Connect to a node, unless it is connected already.
 
+        ::
+
+            await node.connect("bob@127.0.0.1")
+            await node.connect("bob@bobs.house", ("10.0.0.2", 9100))
+
+        It is seldom needed: a send, a link or a call connects by itself. This one says why it fails.
+
         Args:
             name: The node's name.
             address: Where it listens, ``(host, port)``; default: static ``peers``, the discovery directory, DNS.
@@ -186,7 +193,12 @@ class Node:
         await self._routes.connect(peer)
 
     def disconnect(self, name: str) -> bool:
-        """Close the channel to a node: its links and monitors fire with ``noconnection``. False if there was none."""
+        """Close the channel to a node: its links and monitors fire with ``noconnection``. False if there was none.
+
+        ::
+
+            node.disconnect("bob@127.0.0.1")   # the next message to it connects again
+        """
         return self._routes.disconnect(Atom(name))
 
     async def ping(self, name: str, timeout: float = 7.0) -> bool:

@@ -197,6 +197,8 @@ def _pause() -> Generator[None, None, None]:
 def link(pid: Pid) -> None:
     """Link the current process with ``pid``: when one ends, the other gets an exit signal with its reason.
 
+    >>> link(pid)
+
     Linking to a process that is dead is a signal too, ``noproc``.
     """
     process = current_process()
@@ -204,13 +206,19 @@ def link(pid: Pid) -> None:
 
 
 def unlink(pid: Pid) -> None:
-    """Remove the link; no EXIT of it arrives any more (one that is in the mailbox already stays there)."""
+    """Remove the link; no EXIT of it arrives any more (one that is in the mailbox already stays there).
+
+    >>> unlink(pid)              # from now on it may end without us
+    """
     process = current_process()
     process.runtime.unlink(process, _pid("unlink", pid))
 
 
 def monitor(target: Pid | str | tuple[str, str]) -> Reference:
     """Be told once by ``(DOWN, reference, process, target, reason)`` when ``target`` ends.
+
+    >>> ref = monitor(pid)
+    >>> _, ref, _, pid, reason = await receive(match=lambda m: m[:2] == ("DOWN", ref))
 
     The reason is ``noproc`` when it does not exist, ``noconnection`` when its node can't be reached.
 
@@ -235,7 +243,10 @@ def monitor(target: Pid | str | tuple[str, str]) -> Reference:
 
 
 def demonitor(ref: Reference, flush: bool = False) -> bool:
-    """End a monitor; with ``flush`` a DOWN of it that is in the mailbox is removed. False when it had fired."""
+    """End a monitor; with ``flush`` a DOWN of it that is in the mailbox is removed. False when it had fired.
+
+    >>> demonitor(ref, flush=True)      # no DOWN of it will be received
+    """
     process = current_process()
     ended = process.runtime.demonitor(process, ref)
     if flush and not ended:
@@ -299,7 +310,13 @@ def _task_here() -> asyncio.Task[Any] | None:
 
 
 def process_flag(flag: str, value: Any) -> Any:
-    """Set a flag of the current process; its old value. The only flag is ``trap_exit`` (bool)."""
+    """Set a flag of the current process; its old value. The only flag is ``trap_exit`` (bool).
+
+    >>> process_flag("trap_exit", True)
+    False
+    >>> await receive()                 # when a linked process has ended
+    ('EXIT', <pid>, 'shutdown')
+    """
     if flag != "trap_exit":
         raise ValueError(f"there is no process flag {flag!r}; trap_exit is the only one")
     process = current_process()
@@ -334,7 +351,11 @@ def unregister(name: str) -> None:
 
 
 def whereis(name: str | ServerName) -> Pid | None:
-    """The process with that name: of this node, or of a registry by ``global_`` or ``via``."""
+    """The process with that name, or None: of this node, or of a registry by ``global_`` or ``via``.
+
+    >>> whereis("counter")
+    >>> whereis(via("registry", "counter"))
+    """
     runtime = current_process().runtime
     if isinstance(name, ServerName):
         return name.whereis_now(runtime)
@@ -343,7 +364,13 @@ def whereis(name: str | ServerName) -> Pid | None:
 
 
 def alias(*, reply: bool = False) -> Reference:
-    """A reference that works as an address of this process until ``unalias``; with ``reply`` for one message only."""
+    """A reference that works as an address of this process until ``unalias``; with ``reply`` for one message only.
+
+    >>> ref = alias(reply=True)
+    >>> send(server, ("lookup", key, ref))                  # the server sends its answer to ref: (ref, answer)
+    >>> answer = await receive(match=lambda m: m[0] == ref, timeout=1.0)
+    >>> unalias(ref)                                        # what comes too late is dropped
+    """
     process = current_process()
     return process.runtime.alias(process, reply=reply)
 

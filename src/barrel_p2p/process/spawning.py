@@ -55,6 +55,17 @@ def spawn(
     return runtime_of(node).spawn(func, args, name=name, max_mailbox=max_mailbox, when_full=when_full).pid
 
 
+@overload
+def spawn_link(
+    func: Function | Coroutine[Any, Any, Any],
+    *args: Any,
+    node: None = None,
+    name: str | None = None,
+    max_mailbox: int | None = None,
+    when_full: str = "wait",
+) -> Pid: ...
+@overload
+def spawn_link(func: Any, *args: Any, node: str, name: str | None = None) -> Awaitable[Pid]: ...
 def spawn_link(
     func: Any,
     *args: Any,
@@ -66,6 +77,7 @@ def spawn_link(
     """``spawn`` and ``link`` in one step, so that no death falls between the two; see ``spawn``.
 
     >>> pid = spawn_link(worker, 1)
+    >>> pid = await spawn_link(worker, 1, node="other@127.0.0.1")
     """
     process = current_process()
     if node is not None and node != process.runtime.name:
@@ -75,6 +87,17 @@ def spawn_link(
     ).pid
 
 
+@overload
+def spawn_monitor(
+    func: Function | Coroutine[Any, Any, Any],
+    *args: Any,
+    node: None = None,
+    name: str | None = None,
+    max_mailbox: int | None = None,
+    when_full: str = "wait",
+) -> tuple[Pid, Reference]: ...
+@overload
+def spawn_monitor(func: Any, *args: Any, node: str, name: str | None = None) -> Awaitable[tuple[Pid, Reference]]: ...
 def spawn_monitor(
     func: Any,
     *args: Any,
@@ -86,6 +109,7 @@ def spawn_monitor(
     """``spawn`` and ``monitor`` in one step: ``(pid, reference)``; see ``spawn``.
 
     >>> pid, ref = spawn_monitor(worker, 1)
+    >>> pid, ref = await spawn_monitor(worker, 1, node="other@127.0.0.1")
     """
     process = current_process()
     ref = process.runtime.reference()
