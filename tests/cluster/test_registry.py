@@ -231,6 +231,57 @@ def test_the_services_of_a_killed_node_go_with_its_lease(tmp_path: Path) -> None
     run(story, tmp_path)
 
 
+def test_who_is_lost_or_does_not_answer_comes_last_until_it_is_back(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice, bob = await pair(cluster, lease_ms=60_000)
+        first, second = [
+            await cluster.member(name, lease_ms=60_000, contact_nodes=[alice.name]) for name in ("a1", "a2")
+        ]
+        for member in (first, second):
+            await bob.rpc(member.name, "member", "register_services", ["s", 1])
+        await until(lambda: nodes_of(bob, "s 0") == [first.name, second.name])
+        await first.kill()
+        while await bob.ping(first.name):
+            pass
+        assert nodes_of(bob, "s 0") == [second.name, first.name], "its lease has not ended: it may live for others"
+        service = await bob.registry.whereis("s 0")
+        assert service is not None and service.node == second.name
+        bob.registry.register("s 0")
+        assert nodes_of(bob, "s 0") == [bob.name, second.name, first.name]
+        bob.registry.unregister("s 0")
+        await second.kill()
+        while await bob.ping(second.name):
+            pass
+        assert nodes_of(bob, "s 0") == [first.name, second.name], "who failed last comes last"
+        again = await cluster.member("a2", lease_ms=60_000, contact_nodes=[alice.name])
+        assert await bob.ping(again.name)
+        await bob.rpc(again.name, "member", "register_services", ["s", 1])
+        await until(lambda: nodes_of(bob, "s 0") == [again.name, first.name])
+
+    run(story, tmp_path)
+
+
+def test_a_channel_that_is_closed_by_agreement_is_no_loss(tmp_path: Path) -> None:
+    async def story(cluster: Cluster) -> None:
+        options: dict[str, Any] = {"dist_gc_sweep_period_ms": 100, "dist_gc_min_age_ms": 300, "active_size": 1}
+        nodes = far, middle, seed = [await cluster.node(name, **options) for name in ("far", "middle", "seed")]
+        await middle.join(seed.name)
+        await far.join(middle.name)
+        for node in nodes:
+            node.registry.register("s", await Counter.start(node=node))
+        (neighbour,) = far.active_view()
+        other = middle if neighbour == seed.name else seed
+        for _ in range(4):  # either side may be the one that closes it
+            assert await far.ping(other.name)
+            await until(lambda: far.nodes() == [neighbour], 30)
+            for node in nodes:
+                await until(lambda node=node: len(nodes_of(node, "s")) == 3)  # type: ignore[misc]
+                first, *rest = nodes_of(node, "s")
+                assert first == node.name and rest == sorted(rest)
+
+    run(story, tmp_path)
+
+
 def test_a_frozen_node_loses_its_services_and_has_them_back_when_it_thaws(tmp_path: Path) -> None:
     async def story(cluster: Cluster) -> None:
         alice, bob = await pair(cluster, lease_ms=2000, net_ticktime_ms=60_000)

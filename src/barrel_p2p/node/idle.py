@@ -92,6 +92,10 @@ class IdleChannels:
             self._look(peer, self._routes.channels[peer]).tries = 0
             self._released[peer] = self._loop.call_later(RELEASE_SECONDS, self._try_released, peer)
 
+    def closes(self, peer: Atom) -> bool:
+        """Whether the channel to ``peer`` is about to be closed, by agreement."""
+        return peer in self._retired
+
     def node_down(self, peer: Atom) -> None:
         self._seen.pop(peer, None)
         self._retired.pop(peer, None)

@@ -194,6 +194,7 @@ class Parts:
         self._readings.node_up(channel)
         node.overlay.node_up(channel)
         node.global_.node_up(channel)
+        node.registry.node_up(channel.name)
         self.monitors.up(channel)
 
     def node_down(self, channel: Channel, why: str, reason: DownReason) -> None:
@@ -204,14 +205,17 @@ class Parts:
         self._lost(name)
         self.rotation.node_down(name)
         node.global_.node_down(name)
+        lost = reason in ("connection_closed", "net_tick_timeout") and not node.overlay.idle.closes(name)
         node.overlay.node_down(name)
-        node.registry.node_down(name)
+        node.registry.node_down(name, lost=lost)
         self.monitors.down(channel, reason)
 
     def unreachable(self, name: Atom) -> None:
         self._lost(name)
         if self.overlay is not None:
             self.overlay.unreachable(name)
+        if self.registry is not None:
+            self.registry.unreachable(name)
 
     def _lost(self, name: Atom) -> None:
         self._node.spawner.node_lost(name)

@@ -106,6 +106,10 @@ class RegistryState:
         entry = self._nodes_of.get(term_key(name), {}).get(self._node)
         return None if entry is None else _service(entry)
 
+    def keys_of(self, node: Atom) -> list[Hashable]:
+        """The keys (``term_key``) of the names that a node offers."""
+        return list(self._services_of.get(node, ()))
+
     def names(self) -> list[Any]:
         """The names of all services that ``lookup`` finds."""
         return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from barrel_p2p.crdt.keys import term_key
@@ -32,6 +32,7 @@ REPLICA: Final = Atom("barrel_p2p_registry_replica")  # shared with upstream's E
 FIRST_WAIT_S: Final = 0.1  # before a look-up is repeated, doubled each time; these three are upstream's
 MAX_WAIT_S: Final = 2.0
 RETRIES: Final = 3
+MAX_LOST: Final = 1024  # nodes whose loss is remembered; a guess. Past it the earliest is forgotten.
 
 Services = list[Service]
 
@@ -57,11 +58,13 @@ class Registry:
         self._monitors: dict[Hashable, Monitor] = {}  # of our services, by the key of the name
         self._local: dict[Any, Service] = {}  # likewise
         self._found: dict[Any, Services] = {}  # what was looked up, until it changes
+        self._lost: dict[Atom, float] = {}  # nodes that we have lost, or failed to reach, and when
         self._events = ServiceEvents()
         self._proxies = Proxies(runtime, self.lookup)
         self._rng = random.Random(random.SystemRandom().getrandbits(64))
         self._replica = overlay.replication.open(REPLICA, self._state, notify=self._changed)
         overlay.lives.watch(self._replica.write)
+        overlay.lives.watch(lambda change: self._regained(change.node))
         self._router = Router(routes, runtime, self._first, lambda: overlay.membership.active, overlay.refused)
         dispatch.deliver_to(ROUTER, self._router.received)
         Relay(node).export()
@@ -121,8 +124,8 @@ class Registry:
     # --- looking up ---------------------------------------------------------------------------------------------------
 
     def lookup(self, name: Atom | str | bytes) -> Services:
-        """All instances that this node knows of: its own first, then by the names of their nodes. A look-up in a
-        dictionary: it asks nobody."""
+        """All instances that this node knows of: its own first, then by the names of their nodes; last those on nodes
+        that it has lost. A look-up in a dictionary: it asks nobody."""
         kind = name.__class__
         found = self._found.get(name if kind is Atom or kind is bytes else _key(name))
         return self._find(name) if found is None else found.copy()
@@ -165,6 +168,8 @@ class Registry:
 
     def _find(self, name: Any) -> Services:
         found = self._state.lookup(name)
+        if self._lost:
+            found.sort(key=lambda service: self._lost.get(service.node, 0.0))
         if found:
             self._found[_key(name)] = found
         return found.copy()
@@ -241,9 +246,32 @@ class Registry:
 
     # --- what the node tells ------------------------------------------------------------------------------------------
 
-    def node_down(self, peer: Atom) -> None:
-        """A channel is lost: who was asked over it will not answer."""
+    def node_up(self, peer: Atom) -> None:
+        self._regained(peer)
+
+    def node_down(self, peer: Atom, *, lost: bool) -> None:
+        """A channel has ended: who was asked over it will not answer. ``lost``: nobody here wanted it to end."""
         self._router.node_down(peer)
+        if lost:
+            self.unreachable(peer)
+
+    def unreachable(self, peer: Atom) -> None:
+        """A node does not answer. It may live for others, so its services stay, but others come first."""
+        keys = self._state.keys_of(peer)
+        if keys:
+            self._lost.pop(peer, None)
+            self._lost[peer] = self._runtime.loop.time()
+            if len(self._lost) > MAX_LOST:
+                self._regained(next(iter(self._lost)))
+            self._look_up_again(keys)
+
+    def _regained(self, peer: Atom) -> None:
+        if self._lost.pop(peer, None) is not None:
+            self._look_up_again(self._state.keys_of(peer))
+
+    def _look_up_again(self, keys: Iterable[Hashable]) -> None:
+        for key in keys:
+            self._found.pop(key, None)
 
     def stop(self) -> None:
         self._router.stop()
