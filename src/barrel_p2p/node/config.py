@@ -174,7 +174,7 @@ def _from_texts(setting: Setting, texts: list[str], source: str) -> Given:
 
 def _refused(setting: Setting, source: str, value: object, error: ValueError) -> ConfigError:
     allowed = str(error) or f"must be {setting.kind.allowed}"
-    shown = "" if setting.name in SECRETS else f", not {value!r:.80}"
+    shown = "" if setting.name in SECRETS or value == "" else f", not {value!r:.80}"
     return ConfigError(f"{source}: {allowed}{shown}", setting.name)
 
 

@@ -33,6 +33,14 @@ class Way:
 
 
 MIN_MESSAGE: Final = 65_536  # a guess: many times what the overlay says at once
+MIN_WAIT_MS: Final = 100  # for limits in which a peer has to answer; a guess: a loop may be blocked for tens of ms
+_WAITS: Final = (
+    "auth_timestamp_window_ms",
+    "auth_handshake_timeout_ms",
+    "setup_timeout_ms",
+    "net_ticktime_ms",
+    "lease_ms",
+)
 
 OnAddress = Callable[[str, Address], Address | Way | Awaitable[Address | Way]]
 
@@ -221,6 +229,13 @@ class Options:
         ):
             value = getattr(self, name)
             require(isinstance(value, int) and value > 0, name, f"{name} must be a whole number above 0, not {value!r}")
+        for name in _WAITS:
+            value = getattr(self, name)
+            require(
+                value >= MIN_WAIT_MS,
+                name,
+                f"{name} must be at least {MIN_WAIT_MS} milliseconds, not {value}: healthy peers would be given up",
+            )
         require(
             self.max_message >= MIN_MESSAGE,
             "max_message",

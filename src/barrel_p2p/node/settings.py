@@ -166,14 +166,14 @@ def _choice(words: tuple[str, ...]) -> Kind:
 
 
 def _filled(texts: list[str]) -> str:
-    if not texts[-1]:
-        raise ValueError
-    return texts[-1]
+    return _text(texts[-1])
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str):
         raise ValueError
+    if not value:
+        raise ValueError("must not be empty")
     return value
 
 
@@ -235,7 +235,7 @@ def _address(text: Any) -> tuple[str, int]:
 
 _BOOLEAN = Kind("true|false", "true or false", _boolean_of, _boolean, is_flag=True)
 _NUMBER = Kind("NUMBER", "a whole number", _number_of, _number)
-_TEXT = Kind("TEXT", "a text of at least one character", _filled, _text)
+_TEXT = Kind("TEXT", "a text", _filled, _text)
 _LIST = Kind("A,B,...", "a list of texts", _list_of, _list, is_many=True)
 _ADDRESSES = Kind(
     "NODE=HOST:PORT",

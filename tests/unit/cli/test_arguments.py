@@ -49,7 +49,7 @@ def test_the_list_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
         (["start", "a@127.0.0.1", "--app", "math:sqrt"], "must be an `async def sqrt(node)`"),
         (["call", "a@h", "m", "f", "[1"], "argument 1: "),
         (["call", "a@h", "m"], "arguments are required: FUNCTION (`"),
-        (["ping", "a@h", "--cookie", ""], "--cookie: must be a text of at least one character\n"),
+        (["ping", "a@h", "--cookie", ""], "--cookie: must not be empty\n"),
         (["start", "a@127.0.0.1", "--app", "workers:nosuch"], "has no 'nosuch'; there are work, more\n"),
         (["keys", "pin", "a@h", "xyz"], "no hexadecimal number"),
     ],

@@ -97,7 +97,7 @@ def test_values_of_every_kind(tmp_path: Path) -> None:
         ('cookie_only_nodes = ["a@*"]', "cookie_only_nodes: lets nodes in with the cookie alone"),
         ("send_high_water = 300000000", "send_high_water: (300000000) must be below"),
         ("cookie = ", "is no TOML"),
-        ('data_dir = ""', "must be a path"),
+        ('data_dir = ""', "must not be empty"),
     ],
 )
 def test_a_wrong_file_is_refused_with_the_place(tmp_path: Path, text: str, message: str) -> None:
@@ -180,6 +180,9 @@ def test_the_options_of_the_membership_have_its_own_defaults() -> None:
         ({"cookie": "x", "cookie_only_nodes": "a@b"}, "cookie_only_nodes must be a list of texts, not 'a@b'"),
         ({"peers": [("bob@b", ("b", 1))]}, "peers must be addresses by node name, not "),
         ({"max_message": 10}, "max_message must be at least 65536, not 10"),
+        ({"net_ticktime_ms": 60}, "net_ticktime_ms must be at least 100 milliseconds, not 60"),
+        ({"lease_ms": 10}, "lease_ms must be at least 100 milliseconds, not 10"),
+        ({"setup_timeout_ms": 7}, "setup_timeout_ms must be at least 100 milliseconds, not 7"),
         ({"discover": 5}, "discover must be a function, not 5"),
         ({"on_output": "print"}, "on_output must be a function, not 'print'"),
     ],
