@@ -91,8 +91,7 @@ class Supervisor:
 
         Raises:
             StartError: a child did not start; reason ``(shutdown, (failed_to_start_child, id, reason))``. Those that
-            had
-                been started are ended again.
+                had been started are ended again.
             ConfigError: an option or a child specification makes no sense.
         """
         server = _SupervisorServer(
