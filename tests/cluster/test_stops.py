@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,27 @@ def test_a_node_stops_while_it_dials(tmp_path: Path) -> None:
         with pytest.raises(NotConnected):
             await alice.connect("bob@127.0.0.1")
 
+    run(story, tmp_path)
+
+
+def test_neighbours_of_a_node_that_stops_tell_it_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(cluster: Cluster) -> None:
+        alice = await cluster.node("alice", base_backoff_ms=100)
+        guest = await cluster.member("guest", contact_nodes=[alice.name])
+        async with asyncio.timeout(20):
+            while guest.name not in alice.active_view():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            caplog.clear()
+            await guest.stop()
+            while (logging.DEBUG, f"no connection to {guest.name}") not in told():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert [text for level, text in told() if level >= logging.INFO] == [f"{guest.name} is down"]
+
+    def told() -> list[tuple[int, str]]:
+        records = [record for record in caplog.records if record.name == "barrel_p2p.connect"]
+        return [(record.levelno, record.getMessage().partition(":")[0]) for record in records]
+
+    caplog.set_level(logging.DEBUG)
     run(story, tmp_path)
 
 

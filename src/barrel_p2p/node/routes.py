@@ -39,6 +39,7 @@ _DOWN_REASONS: dict[CloseKind, event.DownReason] = {
     "reset": "connection_closed",
 }
 
+MAX_AWAY = 1024  # nodes of which is remembered that they are away; a guess. Past it the earliest is told anew.
 SIGN_OF_LIFE_SECONDS = 1.0  # a guess: many round trips, yet short for a peer that waits to be let in
 
 
@@ -75,6 +76,7 @@ class Routes:
         self._retired: dict[Atom, Channel] = {}  # about to be closed: what is sent waits in ``_pending``
         self._pending: dict[Atom, Pending] = {}
         self._connections: dict[int, Attempt | AcceptingRole | Channel] = {}  # by the number the table knows them by
+        self._away: dict[Atom, None] = {}  # of which the log has told that they are away
         self._timers: dict[Atom, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -298,6 +300,7 @@ class Routes:
     def _use(self, name: Atom, channel: Channel) -> bool:
         """Send on ``channel`` from now on, first what waits; whether all of that could be sent."""
         self._channels[name] = channel
+        self._away.pop(name, None)
         pending = self._pending.pop(name, None)
         return pending is None or self._hand_over(pending, channel)
 
@@ -317,6 +320,8 @@ class Routes:
     def _down(self, order: event.Down) -> None:
         retired = self._retired.pop(order.name, None)
         channel = self._channels.pop(order.name) if retired is None else retired
+        if retired is None and order.reason in ("connection_closed", "net_tick_timeout"):
+            self._is_away(order.name)
         self._events.node_down(channel, order.why, order.reason)
         if retired is not None and order.name in self._pending:
             self._tell(event.Wanted(order.name))
@@ -328,7 +333,7 @@ class Routes:
         lost = 0 if pending is None else len(pending)
         # that a peer is away passes; a wrong cookie, a key that changed, a full disk of ours need somebody's hand
         passes = isinstance(order.error, NotConnected) and bool(order.error.reason)
-        quiet = logging.INFO if passes else logging.WARNING
+        quiet = logging.WARNING if not passes else logging.DEBUG if self._is_away(order.name) else logging.INFO
         log.log(
             logging.WARNING if lost else logging.DEBUG if self._stopped else quiet,
             "no connection to %s: %s%s",
@@ -342,6 +347,15 @@ class Routes:
             self._events.unreachable(order.name)
         else:  # who asked for the way is about to note a link or monitor, which has to fire
             self._loop.call_soon(self._events.unreachable, order.name)
+
+    def _is_away(self, name: Atom) -> bool:
+        """Note that a node is away; whether that was known. The overlay looks for nodes that were lost, or have
+        stopped, again and again: once is news."""
+        known = name in self._away
+        self._away[name] = None
+        if len(self._away) > MAX_AWAY:
+            del self._away[next(iter(self._away))]
+        return known
 
     def _start_timer(self, order: event.StartTimer) -> None:
         self._timers[order.name] = self._loop.call_at(order.at, self._timer_fired, order.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -270,6 +271,32 @@ def test_a_dial_that_fails_by_a_bug_is_told(caplog: pytest.LogCaptureFixture) ->
 
     run(story)
     assert "bug" in caplog.text
+
+
+def test_that_a_node_is_away_is_told_once_at_info(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(bench: Bench) -> None:
+        async def nobody(attempt: Attempt) -> Any:
+            raise NotConnected("nobody listens there", "unreachable")
+
+        bench.routes._dial = nobody
+
+        async def levels(dials: int) -> list[str]:
+            caplog.clear()
+            for _ in range(dials):
+                with pytest.raises(NotConnected):
+                    await bench.routes.connect(BOB)
+            return [record.levelname for record in caplog.records if "no connection to" in record.getMessage()]
+
+        assert await levels(3) == ["INFO", "DEBUG", "DEBUG"]
+        channel = await bench.connected_by_bob()
+        channel.closed(CloseReason("application", 0, "the node stops"))
+        assert await levels(2) == ["DEBUG", "DEBUG"], "its loss was told"
+        await bench.connected_by_bob(6)
+        bench.routes.disconnect(BOB)
+        assert await levels(2) == ["INFO", "DEBUG"], "it was there when we left"
+
+    caplog.set_level(logging.DEBUG)
+    run(story)
 
 
 def test_who_waits_for_too_many_nodes_is_told_that_one_is_unreachable() -> None:
