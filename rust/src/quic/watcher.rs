@@ -111,15 +111,16 @@ impl Shared {
         std::mem::take(&mut self.dirty())
     }
 
-    /// Silences the alarm.
-    pub fn answer(&self) {
+    /// Silences the alarm. Who holds the core answers and rings: a byte that was read together with an earlier one while
+    /// `rung` stayed set would be the last one ever.
+    pub fn answer(&self, _core: &mut Core) {
         if self.rung.swap(false, Ordering::AcqRel) {
             let mut alarm = &self.alarm;
             while alarm.read(&mut [0; 64]).is_ok_and(|n| n > 0) {}
         }
     }
 
-    fn ring(&self) {
+    fn ring(&self, _core: &mut Core) {
         if !self.rung.swap(true, Ordering::AcqRel) {
             // Fails only if the pipe is full, and then the loop wakes anyway.
             let _ = (&self.bell).write(&[1]);
@@ -165,7 +166,7 @@ impl Shared {
         self.stood_in.fetch_add(1, Ordering::Relaxed);
         core.stand_in(now, dirty);
         if core.has_news() {
-            self.ring();
+            self.ring(&mut core);
         }
         true
     }

@@ -164,9 +164,9 @@ impl QuicEndpoint {
     /// Runs due timers and goes on with work that was left; returns events.
     fn drive<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         self.shared.visit();
-        self.shared.answer();
         let events = self.with_core(py, |core| {
             let mut events = Vec::new();
+            self.shared.answer(core);
             core.drive(Instant::now(), &mut events);
             events
         })?;
