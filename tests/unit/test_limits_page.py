@@ -30,7 +30,7 @@ from barrel_p2p.proto import (
     routing,
 )
 from barrel_p2p.proto.plumtree_config import PlumtreeConfig
-from barrel_p2p.services import observer, router, service_proxies
+from barrel_p2p.services import observer, registry, router, service_proxies
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/reference/limits.md").read_text()
@@ -92,6 +92,7 @@ def test_all_rows_are_of_one_table() -> None:
         ("a question through nodes", (observer.MAX_PATH, observer.MAX_PROCESSES, observer.MAX_PEERS)),
         ("services of all nodes", (registry_state.MAX_SERVICES,)),
         ("searches for services", (routing.MAX_SEARCHES, routing.RACE, int(routing.WAIT_S))),
+        ("lost nodes whose services", (registry.MAX_LOST,)),
         ("nodes in one request of a search", (routing.MAX_VISITED, router.MAX_ANSWERS)),
         ("messages that wait in a service proxy", (service_proxies.MAX_WAITING,)),
         ("headers of a trace context", (propagation.MAX_HEADERS, propagation.MAX_HEADER)),
