@@ -75,46 +75,52 @@ def fuzz(binary: Path, seconds: int | None) -> bool:
         corpus = HERE / "corpus" / binary.name
         corpus.mkdir(parents=True, exist_ok=True)
         plant(binary.name, corpus)
-        return run(binary, f"-max_total_time={seconds}", str(corpus))
-    with tempfile.TemporaryDirectory() as corpus:
-        # a list, since the order of a folder's files is its file system's
-        inputs = ",".join(plant(binary.name, Path(corpus)))
-        (Path(corpus) / "inputs").write_text(inputs)
-        return run(binary, "-seed=1", f"-runs={QUICK[binary.name]}", f"-seed_inputs=@{corpus}/inputs", front=steady())
+        return run(binary, [str(binary), f"-max_total_time={seconds}", "."], corpus)
+    with tempfile.TemporaryDirectory() as folder:
+        # names, arguments and environment of the same length each time: they stand on the stack, and move it. The
+        # inputs are a list, since the order of a folder's files is its file system's.
+        (Path(folder) / "inputs").write_text(",".join(plant(binary.name, Path(folder))))
+        (Path(folder) / "target").symlink_to(binary)
+        options = ("-seed=1", f"-runs={QUICK[binary.name]}", "-seed_inputs=@inputs")
+        return run(binary, [*steady(), "./target", *options], Path(folder), {"RUST_BACKTRACE": "1"})
 
 
 def steady() -> tuple[str, ...]:
     """The command that keeps addresses the same: libFuzzer builds inputs of what the target compares, and that may be
     pointers. Not every container allows it, and then runs differ a little.
     """
-    command = ("setarch", "-R")
-    allowed = shutil.which("setarch") and subprocess.run([*command, "true"], check=False).returncode == 0
-    return command if allowed else ()
+    setarch = shutil.which("setarch")
+    if setarch is None or subprocess.run([setarch, "-R", "true"], check=False).returncode:
+        return ()
+    return (setarch, "-R")
 
 
 def plant(target: str, corpus: Path) -> list[str]:
     """Write the seeds of a target into ``corpus``; the names of the files."""
     files = []
     for seed in seeds(target):
-        path = corpus / hashlib.sha1(seed).hexdigest()
-        path.write_bytes(seed)
-        files.append(str(path))
+        files.append(hashlib.sha1(seed).hexdigest())
+        (corpus / files[-1]).write_bytes(seed)
     return files
 
 
-def run(binary: Path, *options: str, front: tuple[str, ...] = ()) -> bool:
-    artifacts = HERE / "artifacts"
-    artifacts.mkdir(exist_ok=True)
-    command = [*front, str(binary), *LIMITS, f"-artifact_prefix={artifacts}/{binary.name}-", *options]
-    done = subprocess.run(command, check=False, capture_output=True, errors="replace", text=True)
+def run(binary: Path, command: list[str], folder: Path, environment: dict[str, str] | None = None) -> bool:
+    """Run a command of libFuzzer in ``folder``, and keep what breaks the target in ``artifacts/``."""
+    whole = [*command, *LIMITS, "-artifact_prefix=./"]
+    done = subprocess.run(
+        whole, check=False, capture_output=True, errors="replace", text=True, cwd=folder, env=environment
+    )
     if done.returncode == 0:
         runs = re.findall(r"number_of_executed_units: *(\d+)", done.stderr)
         edges = re.findall(r"cov: (\d+)", done.stderr)
         print(f"{binary.name}: {int(runs[-1]):,} inputs, {edges[-1]} edges, nothing broke", flush=True)
         return True
     print(re.sub(r"^#\d+\t.*\n", "", done.stderr, flags=re.MULTILINE)[-6000:])
-    for path in re.findall(r"Test unit written to (\S+)", done.stderr):
-        print(f"{binary.name} broke on {Path(path).read_bytes()[:200].hex()}\nreplay: {binary} {path}", flush=True)
+    artifacts = HERE / "artifacts"
+    artifacts.mkdir(exist_ok=True)
+    for name in re.findall(r"Test unit written to \./(\S+)", done.stderr):
+        kept = Path(shutil.move(folder / name, artifacts / f"{binary.name}-{name}"))
+        print(f"{binary.name} broke on {kept.read_bytes()[:200].hex()}\nreplay: {binary} {kept}", flush=True)
     return False
 
 
