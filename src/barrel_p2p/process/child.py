@@ -9,7 +9,7 @@ from typing import Any, Final
 from ..errors import ConfigError, ExitReason, StartError
 from ..term.types import Atom, Pid
 from .api import spawn_link
-from .reasons import SHUTDOWN, reason_of
+from .reasons import is_orderly, reason_of
 
 RESTARTS: Final = ("permanent", "transient", "temporary")
 
@@ -135,11 +135,4 @@ class Child:
         return self.spec.restart == "permanent" or (self.spec.restart == "transient" and not is_orderly(reason))
 
 
-def is_orderly(reason: Any) -> bool:
-    """``normal``, ``shutdown`` or ``{shutdown, Term}``: ends that need no restart of a transient child."""
-    if isinstance(reason, tuple):
-        return len(reason) == 2 and bool(reason[0] == SHUTDOWN)
-    return isinstance(reason, Atom) and reason in ("normal", "shutdown")
-
-
-__all__ = ["Child", "ChildSpec", "is_orderly"]
+__all__ = ["Child", "ChildSpec"]

@@ -35,6 +35,13 @@ MAX_MESSAGE: Final = 4096
 _OURS: Final = f"{Path(__file__).parents[1]}{os.sep}"
 
 
+def is_orderly(reason: Any) -> bool:
+    """``normal``, ``shutdown`` or ``{shutdown, Term}``: ends that nobody logs, and that restart no transient child."""
+    if isinstance(reason, tuple):
+        return len(reason) == 2 and bool(reason[0] == SHUTDOWN)
+    return isinstance(reason, Atom) and reason in (NORMAL, SHUTDOWN)
+
+
 def as_reason(reason: Any) -> Any:
     """``"shutdown"`` as a reason means the atom: Erlang's reasons are atoms, a plain ``str`` would be a binary."""
     if type(reason) is str and len(reason) <= MAX_ATOM:

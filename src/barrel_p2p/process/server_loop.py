@@ -16,7 +16,7 @@ from .call import GEN_CALL, GEN_CAST, SYSTEM, reply
 from .current import current, current_process, runtime_of
 from .names import ServerName
 from .process import RUNNING, Process
-from .reasons import EXIT, KILL, NORMAL, SHUTDOWN, TIMEOUT, as_reason, reason_of, users_trace
+from .reasons import EXIT, KILL, NORMAL, TIMEOUT, as_reason, is_orderly, reason_of, users_trace
 from .runtime import Runtime
 from .signals import KernelExit
 from .system import handle_system
@@ -242,7 +242,7 @@ class ServerLoop:
 
     def _log_stop(self, callback: str, about: Any, stop: Stop) -> None:
         """As OTP, for who reads the log: links tell the reason, but not where it came from."""
-        if not _is_orderly(stop.reason):
+        if not is_orderly(stop.reason):
             logger.error(
                 "%s %s stops in %s(%s): %s",
                 self.server._title,
@@ -269,7 +269,7 @@ class ServerLoop:
         except Stop as stop:
             return stop
         except Exit as exit_:
-            if not _is_orderly(exit_.reason):
+            if not is_orderly(exit_.reason):
                 self._log(callback, arguments[0], exit_)
             raise Stop(exit_.reason) from None
         except Exception as raised:
@@ -300,12 +300,6 @@ def explained(error: Exception, function: Any, name: str) -> Exception:
 
 def _is_from(term: Any) -> bool:
     return type(term) is tuple and len(term) == 2 and type(term[0]) is Pid
-
-
-def _is_orderly(reason: Any) -> bool:
-    if isinstance(reason, tuple):
-        return len(reason) == 2 and bool(reason[0] == SHUTDOWN)
-    return type(reason) is Atom and reason in (NORMAL, SHUTDOWN)
 
 
 # --- starting one -----------------------------------------------------------------------------------------------------

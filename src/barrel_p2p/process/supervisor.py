@@ -18,10 +18,10 @@ from ..shown import Shown, shown
 from ..term.types import Atom, Pid
 from .api import demonitor, exit, monitor, process_flag, receive, unlink
 from .call import GEN_CAST, call, stop
-from .child import Child, ChildSpec, is_orderly
+from .child import Child, ChildSpec
 from .current import current_process
 from .gen_server import GenServer
-from .reasons import DOWN, EXIT, KILL, SHUTDOWN
+from .reasons import DOWN, EXIT, KILL, SHUTDOWN, is_orderly
 from .sendable import sendable
 from .server_loop import IGNORE, Stop, explained, start_server
 
