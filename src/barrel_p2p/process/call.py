@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..errors import CallError, CallTimeout, ExitReason, NodeDown, NoProc
 from ..shown import shown
 from ..term.types import Atom, ImproperList, Pid, Reference
-from .current import current, runtime_of
+from .current import caller_in, current, runtime_of
 from .deadlines import EXPIRED
 from .names import ServerName
 from .process import Process
@@ -62,9 +62,7 @@ def call(to: Any, request: Any, timeout: float | None = 5.0, *, node: Any = None
 
 async def gen_call(kind: Atom, to: Any, request: Any, timeout: float | None, runtime: Runtime) -> Any:
     """A call with any label: ``$gen_call``, or ``system`` for the requests of OTP's ``sys``."""
-    caller = current.get()
-    if caller is not None and caller.runtime is not runtime:
-        caller = None
+    caller = caller_in(runtime)
     if caller is not None and caller.gates:
         await caller.pass_gates()
     location = (*_LOCATION, [to.term() if isinstance(to, ServerName) else to, request, _millis(timeout)])
@@ -105,9 +103,8 @@ async def gen_call(kind: Atom, to: Any, request: Any, timeout: float | None, run
 def cast(to: Any, request: Any, *, node: Any = None) -> None:
     """Send a request that has no answer (``gen_server:cast``); a server that is not there is no error."""
     runtime = runtime_of(node)
-    caller = current.get()
     with suppress(NoProc):  # as silent for a name as for a dead pid
-        runtime.route(caller if caller is not None and caller.runtime is runtime else None, to, (GEN_CAST, request))
+        runtime.route(caller_in(runtime), to, (GEN_CAST, request))
 
 
 def reply(from_: Any, value: Any) -> None:
@@ -149,8 +146,8 @@ async def stop(to: Any, reason: Any = "normal", timeout: float | None = None, *,
     reason = as_reason(reason)
     location = (Atom("gen_server"), Atom("stop"), [to.term() if isinstance(to, ServerName) else to, reason])
     target = await _address(to, runtime, location)
-    caller = current.get()
-    pid = caller.pid if caller is not None and caller.runtime is runtime else runtime.pid
+    caller = caller_in(runtime)
+    pid = runtime.pid if caller is None else caller.pid
     ended: asyncio.Future[Any] = runtime.loop.create_future()
 
     def down(why: Any) -> None:

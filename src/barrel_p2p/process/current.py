@@ -48,4 +48,10 @@ def runtime_of(node: Any) -> Runtime:
     return runtime
 
 
-__all__ = ["HasRuntime", "current", "current_process", "runtime_of"]
+def caller_in(runtime: Runtime) -> Process | None:
+    """The current process if it is one of ``runtime``: who asks, or sends, there. None for all other code."""
+    process = current.get()
+    return process if process is not None and process.runtime is runtime else None
+
+
+__all__ = ["HasRuntime", "caller_in", "current", "current_process", "runtime_of"]

@@ -15,7 +15,7 @@ from typing import Any, Final
 from ..errors import CallTimeout
 from ..term.types import Atom, ImproperList, Pid
 from .call import ALIAS, GEN_CALL, Down, failure, lost
-from .current import current, runtime_of
+from .current import caller_in, runtime_of
 from .deadlines import EXPIRED
 from .names import ServerName
 from .process import Process
@@ -79,7 +79,7 @@ def send_request(to: Any, request: Any, *, node: Any = None) -> Request:
         TypeError: ``to`` is none of these, or a ``via`` name whose registry has to be awaited.
     """
     runtime = runtime_of(node)
-    caller = _caller(runtime)
+    caller = caller_in(runtime)
     target = _target(to, runtime)
     location = (*_LOCATION, [to.term() if isinstance(to, ServerName) else to, request])
     future: asyncio.Future[Any] = runtime.loop.create_future()
@@ -150,7 +150,7 @@ async def wait_for(requests: list[Request], timeout: float | None) -> None:
     """Wait until all of these, of one node, are done, or the time is over. It changes none of them."""
     if not requests:
         return
-    caller = _caller(requests[0]._runtime)
+    caller = caller_in(requests[0]._runtime)
     if caller is not None and caller.bounded:
         caller.choosy(1)  # it takes nothing from its mailbox meanwhile, and a full one would hold up the answers
     try:
@@ -164,11 +164,6 @@ def answer_of(request: Request) -> tuple[Any] | None:
     """The answer, if there is one by now."""
     answer = request._future.result() if request._future.done() else EXPIRED
     return None if answer is EXPIRED or type(answer) is Down else (answer,)
-
-
-def _caller(runtime: Runtime) -> Process | None:
-    caller = current.get()
-    return caller if caller is not None and caller.runtime is runtime else None
 
 
 def _target(to: Any, runtime: Runtime) -> Pid | tuple[Atom, Atom] | None:
